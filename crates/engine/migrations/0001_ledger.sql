@@ -1,0 +1,171 @@
+-- The ledger: jobs, runs (the log table), their rounds, and their chunks.
+
+CREATE TABLE stagemill.job (
+    name       text PRIMARY KEY,
+    spec       jsonb NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    updated_by text NOT NULL DEFAULT CURRENT_USER
+);
+COMMENT ON TABLE stagemill.job IS 'Jobs by name. Their expressions are code: grant writing as you would grant CREATE FUNCTION.';
+
+CREATE TABLE stagemill.run (
+    run_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job          text NOT NULL,
+    status       text NOT NULL DEFAULT 'PLANNING' CHECK (status IN (
+                     'PLANNING', 'RUNNING', 'INTERRUPTED',
+                     'COMPLETE', 'INCOMPLETE', 'FAILED', 'SOURCE_CHANGED', 'ABANDONED')),
+    started_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    planned_at   timestamptz,
+    ended_at     timestamptz,
+    -- Who may go on with it: an execution's ARN, or host, process and start of a command line.
+    owner        text NOT NULL UNIQUE,
+    started_by   text NOT NULL DEFAULT SESSION_USER,
+    trigger_id   text,
+    spec         jsonb NOT NULL,
+    mapping      jsonb NOT NULL,
+    stage_table  text NOT NULL,
+    target_table text NOT NULL,
+    shares_tables boolean NOT NULL DEFAULT false,
+    parallelism  integer NOT NULL CHECK (parallelism >= 1),
+    round        integer NOT NULL DEFAULT 0,
+    round_limit  integer NOT NULL CHECK (round_limit >= 1),
+    -- Why nothing more of it is started: the status it will end with, and the failure that asked for it.
+    halted       text CHECK (halted IN ('FAILED', 'SOURCE_CHANGED')),
+    -- Totals, written when it ends.
+    chunks       integer,
+    chunks_processed integer,
+    chunks_failed integer,
+    retries      bigint,
+    staged       bigint,
+    inserted     bigint,
+    updated      bigint,
+    deleted      bigint,
+    unchanged    bigint,
+    skipped      bigint,
+    rejected     bigint,
+    error_class  text,
+    sqlstate     text,
+    error        text,
+    CHECK ((ended_at IS NULL) = (status IN ('PLANNING', 'RUNNING', 'INTERRUPTED'))),
+    CHECK ((planned_at IS NULL) = (round = 0)),
+    CHECK (ended_at IS NULL OR status IN ('FAILED', 'ABANDONED') OR chunks IS NOT NULL),
+    CHECK (status <> 'COMPLETE' OR (chunks_processed = chunks AND error IS NULL
+           AND staged = inserted + updated + deleted + unchanged + skipped + rejected) IS TRUE)
+);
+COMMENT ON TABLE stagemill.run IS 'The log table: one row a run.';
+CREATE UNIQUE INDEX run_open_job ON stagemill.run (job) WHERE ended_at IS NULL;
+CREATE UNIQUE INDEX run_open_tables ON stagemill.run (stage_table, target_table) WHERE ended_at IS NULL AND NOT shares_tables;
+CREATE UNIQUE INDEX run_trigger ON stagemill.run (job, trigger_id);
+CREATE INDEX run_history ON stagemill.run (job, run_id DESC);
+
+CREATE TABLE stagemill.round (
+    run_id     bigint NOT NULL REFERENCES stagemill.run ON DELETE CASCADE,
+    round      integer NOT NULL CHECK (round >= 1),
+    opened_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    -- The ranges of chunk ids that workers were handed: a planner or recorder called again gives them again.
+    items      jsonb NOT NULL,
+    PRIMARY KEY (run_id, round)
+);
+
+CREATE TABLE stagemill.chunk (
+    run_id        bigint NOT NULL REFERENCES stagemill.run ON DELETE CASCADE,
+    chunk_id      integer NOT NULL CHECK (chunk_id >= 1),
+    state         text NOT NULL DEFAULT 'UNASSIGNED' CHECK (state IN (
+                      'UNASSIGNED', 'ASSIGNED', 'PROCESSED', 'PROCESSED_WITH_ERROR')),
+    kind          text NOT NULL CHECK (kind IN ('blocks', 'keys', 'null_keys')),
+    leaf_schema   text,
+    leaf_name     text,
+    leaf_oid      oid,
+    leaf_filenode oid,
+    low_block     bigint,
+    high_block    bigint,
+    low_key       text[],
+    high_key      text[],
+    -- The round in which it is due, the attempts made (the fence: never goes back), and how many it may have.
+    round         integer NOT NULL DEFAULT 1,
+    attempt       integer NOT NULL DEFAULT 0,
+    attempt_limit integer NOT NULL,
+    worker        text,
+    assigned_at   timestamptz,
+    ended_at      timestamptz,
+    staged        bigint,
+    inserted      bigint,
+    updated       bigint,
+    deleted       bigint,
+    unchanged     bigint,
+    skipped       bigint,
+    rejected      bigint,
+    error_class   text,
+    sqlstate      text,
+    -- Why, without values of the row; and the server's own words, which may hold some: they are read here and go nowhere else.
+    error         text,
+    detail        text,
+    PRIMARY KEY (run_id, chunk_id),
+    CHECK ((kind = 'blocks') = (low_block IS NOT NULL)),
+    CHECK (kind <> 'blocks' OR (leaf_schema IS NOT NULL AND leaf_name IS NOT NULL AND leaf_oid IS NOT NULL AND leaf_filenode IS NOT NULL)),
+    CHECK (kind = 'keys' OR (low_key IS NULL AND high_key IS NULL)),
+    CHECK (state <> 'ASSIGNED' OR (attempt >= 1 AND assigned_at IS NOT NULL AND worker IS NOT NULL AND ended_at IS NULL)),
+    CHECK (state NOT IN ('PROCESSED', 'PROCESSED_WITH_ERROR') OR ended_at IS NOT NULL),
+    CHECK ((state = 'PROCESSED') = (staged IS NOT NULL)),
+    CHECK (state <> 'PROCESSED' OR error_class IS NULL),
+    CHECK (state <> 'PROCESSED_WITH_ERROR' OR error_class IS NOT NULL),
+    CHECK (state <> 'PROCESSED' OR (staged = inserted + updated + deleted + unchanged + skipped + rejected) IS TRUE)
+)
+-- Each chunk's row is updated twice or more, never in an indexed column.
+WITH (fillfactor = 50);
+COMMENT ON COLUMN stagemill.chunk.detail IS 'The server''s own words, which can hold values of the row.';
+
+-- How a run stands, while it runs and afterwards: counts come from the chunks, and so does the heartbeat.
+CREATE VIEW stagemill.run_status AS
+SELECT r.run_id, r.job, r.status, r.started_by, r.owner, r.started_at, r.planned_at, r.ended_at, r.round, r.round_limit, r.parallelism,
+       r.stage_table, r.target_table,
+       COALESCE(c.chunks, 0) AS chunks, COALESCE(c.processed, 0) AS processed, COALESCE(c.failed, 0) AS failed,
+       COALESCE(c.remaining, 0) AS remaining, COALESCE(c.assigned, 0) AS assigned, COALESCE(c.retries, 0) AS retries,
+       COALESCE(c.staged, 0) AS staged, COALESCE(c.inserted, 0) AS inserted, COALESCE(c.updated, 0) AS updated,
+       COALESCE(c.deleted, 0) AS deleted, COALESCE(c.unchanged, 0) AS unchanged, COALESCE(c.skipped, 0) AS skipped,
+       COALESCE(c.rejected, 0) AS rejected,
+       r.error_class, r.sqlstate, r.error,
+       GREATEST(r.started_at, r.planned_at, c.last_seen) AS heartbeat_at
+FROM stagemill.run r
+LEFT JOIN LATERAL (
+    SELECT count(*) AS chunks,
+           count(*) FILTER (WHERE state = 'PROCESSED') AS processed,
+           count(*) FILTER (WHERE state = 'PROCESSED_WITH_ERROR') AS failed,
+           count(*) FILTER (WHERE state IN ('UNASSIGNED', 'ASSIGNED')) AS remaining,
+           count(*) FILTER (WHERE state = 'ASSIGNED') AS assigned,
+           sum(GREATEST(attempt - 1, 0))::bigint AS retries,
+           sum(staged)::bigint AS staged, sum(inserted)::bigint AS inserted, sum(updated)::bigint AS updated,
+           sum(deleted)::bigint AS deleted, sum(unchanged)::bigint AS unchanged, sum(skipped)::bigint AS skipped,
+           sum(rejected)::bigint AS rejected,
+           GREATEST(max(assigned_at), max(ended_at)) AS last_seen
+    FROM stagemill.chunk c WHERE c.run_id = r.run_id
+) c ON true;
+
+-- Shaped like Oracle's DBA_PARALLEL_EXECUTE_TASKS.
+CREATE VIEW stagemill.dba_parallel_execute_tasks AS
+SELECT started_by AS task_owner,
+       job || '#' || run_id AS task_name,
+       CASE (SELECT c.kind FROM stagemill.chunk c WHERE c.run_id = r.run_id ORDER BY c.chunk_id LIMIT 1)
+           WHEN 'blocks' THEN 'ROWID_RANGE' ELSE 'NUMBER_RANGE' END AS chunk_type,
+       CASE status
+           WHEN 'PLANNING' THEN 'CHUNKING'
+           WHEN 'RUNNING' THEN CASE WHEN EXISTS (SELECT 1 FROM stagemill.chunk c WHERE c.run_id = r.run_id AND c.attempt > 0)
+                                    THEN 'PROCESSING' ELSE 'CHUNKED' END
+           WHEN 'COMPLETE' THEN 'FINISHED'
+           WHEN 'INCOMPLETE' THEN 'FINISHED_WITH_ERROR'
+           ELSE 'CRASHED' END AS status,
+       stage_table AS table_name,
+       spec #>> '{target,key}' AS number_column,
+       parallelism AS parallel_level,
+       run_id, started_at AS start_ts, ended_at AS end_ts
+FROM stagemill.run r;
+
+-- Shaped like Oracle's DBA_PARALLEL_EXECUTE_CHUNKS.
+CREATE VIEW stagemill.dba_parallel_execute_chunks AS
+SELECT c.chunk_id, r.started_by AS task_owner, r.job || '#' || r.run_id AS task_name, c.state AS status,
+       CASE WHEN c.kind = 'blocks' THEN '(' || c.low_block || ',0)' END AS start_rowid,
+       CASE WHEN c.kind = 'blocks' AND c.high_block IS NOT NULL THEN '(' || c.high_block || ',0)' END AS end_rowid,
+       pg_catalog.array_to_string(c.low_key, ', ') AS start_id, pg_catalog.array_to_string(c.high_key, ', ') AS end_id,
+       c.worker AS job_name, c.assigned_at AS start_ts, c.ended_at AS end_ts, c.sqlstate AS error_code, COALESCE(c.detail, c.error) AS error_message,
+       c.run_id
+FROM stagemill.chunk c JOIN stagemill.run r USING (run_id);

@@ -1,0 +1,269 @@
+//! Checks a job against the server: tables, names, types, privileges; every finding at once, each with its remedy.
+
+use tokio_postgres::types::Type;
+
+use crate::{
+    chunk::Range,
+    failure::{Class, Failure},
+    finding::Finding,
+    ident::TableName,
+    job::{Job, Operation},
+    mapping::{Assignment, KeyColumn, Mapping},
+    pg::{Connection, catalog},
+    probe, resolve,
+    settings::Settings,
+    statement,
+    table::{Kind, Table},
+};
+
+/// What a check came to.
+#[derive(Debug)]
+pub struct Checked {
+    /// What the job means; `None` when a finding keeps it from running.
+    pub mapping: Option<Mapping>,
+    /// The stage table, where there is one.
+    pub stage: Option<Table>,
+    /// Everything found.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// The mapping and the stage, of a job that can run.
+    ///
+    /// # Errors
+    /// [`Class::BadJob`] with every finding that keeps it from running.
+    pub fn into_runnable(self) -> Result<(Mapping, Table), Failure> {
+        let errors: Vec<Finding> =
+            self.findings.into_iter().filter(|finding| finding.severity == crate::finding::Severity::Error).collect();
+        match (self.mapping, self.stage) {
+            (Some(mapping), Some(stage)) if errors.is_empty() => Ok((mapping, stage)),
+            _ => Err(Failure::new(Class::BadJob, format!("the job can't run: {}", crate::finding::join(&errors)))),
+        }
+    }
+}
+
+/// Checks a job. Nothing is changed.
+///
+/// # Errors
+/// When the server can't be asked; what is wrong with the job is a finding.
+pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure> {
+    let mut findings = Vec::new();
+    let settings = match settings_of(connection, job).await {
+        Ok(settings) => settings,
+        Err(refused) if refused.class == Class::ConnectionLost => return Err(refused),
+        Err(refused) => {
+            findings.push(Finding::error("session", refused.to_string(), "correct the setting"));
+            return Ok(Checked { mapping: None, stage: None, findings });
+        }
+    };
+    let stage = find(connection, &job.stage.table, "stage.table", &mut findings).await?;
+    let target = find(connection, &job.target.table, "target.table", &mut findings).await?;
+    let (Some(stage), Some(target)) = (stage, target) else {
+        return Ok(Checked { mapping: None, stage: None, findings });
+    };
+    if target.kind == Kind::NoHeap {
+        findings.push(Finding::error("target.table", "is a view or a foreign table", "name the table behind it"));
+    }
+    privileges(connection, job, &stage, &target, &mut findings).await?;
+    let resolved = resolve::columns(job, &stage, &target, &mut findings);
+    let asked = Asked { connection, settings: &settings, stage: &stage.name, target: &target.name };
+    asked.expressions(job, &resolved.assignments, &mut findings).await?;
+    asked.key_types(&resolved.key, &target, &mut findings).await?;
+    let cut = resolve::cut(job, &stage, &target, &resolved.key, &mut findings);
+    let identity =
+        |a: &Assignment| a.insert.is_some() && target.column(&a.column).is_some_and(|column| column.identity_always);
+    let mapping = Mapping {
+        stage: stage.name.clone(),
+        target: target.name.clone(),
+        filter: job.stage.filter.clone(),
+        operation: job.operation,
+        existing: job.existing,
+        overrides_identity: resolved.assignments.iter().any(identity),
+        key: resolved.key,
+        assignments: resolved.assignments,
+        cut: cut.columns,
+        keys_are_unique: cut.keys_are_unique,
+        settings: settings.clone(),
+    };
+    if !Finding::any_error(&findings) {
+        asked.statement(&mapping, &mut findings).await?;
+    }
+    if mapping.cut.is_empty() && !mapping.keys_are_unique && stage.kind != Kind::NoHeap {
+        findings.push(Finding::warning(
+            "stage.table",
+            "no unique index shows that each target key is staged once: planning counts, which reads the whole stage",
+            "CREATE UNIQUE INDEX on the stage's key columns",
+        ));
+    }
+    Ok(Checked { mapping: Some(mapping), stage: Some(stage), findings })
+}
+
+/// The settings of the run: the job's, and what decides how expressions and boundaries are read, as this session has it now.
+async fn settings_of(connection: &Connection, job: &Job) -> Result<Settings, Failure> {
+    let sql = "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('TimeZone'),
+                      'ISO, ' || pg_catalog.split_part(pg_catalog.current_setting('DateStyle'), ', ', 2)";
+    let row = probe::ask_one(connection, &job.session, sql, &[]).await?;
+    let mut settings = job.session.clone();
+    settings.retain(|name, _| !["search_path", "timezone", "datestyle"].contains(&name.to_lowercase().as_str()));
+    for (n, name) in ["search_path", "TimeZone", "DateStyle"].iter().enumerate() {
+        settings.insert((*name).to_owned(), row.get(n));
+    }
+    // It fires at 50,000 rows and costs more than a chunk.
+    settings.entry("jit".to_owned()).or_insert_with(|| "off".to_owned());
+    Ok(settings)
+}
+
+async fn find(
+    connection: &Connection,
+    text: &str,
+    at: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Table>, Failure> {
+    // Parsed before, when the job was read.
+    let Ok(name) = TableName::parse(text) else { return Ok(None) };
+    let table = match catalog::table(connection, &name).await {
+        Ok(table) => table,
+        Err(refused) if refused.class == Class::BadJob => {
+            findings.push(Finding::error(at, refused.to_string(), "GRANT USAGE ON SCHEMA, or correct the name"));
+            return Ok(None);
+        }
+        Err(failure) => return Err(failure),
+    };
+    if table.is_none() {
+        let fault = format!("{name} does not exist in this database");
+        findings.push(Finding::error(
+            at,
+            fault,
+            "create it, correct the name (unquoted names are folded to lower case), or connect to its database",
+        ));
+    }
+    Ok(table)
+}
+
+async fn privileges(
+    connection: &Connection,
+    job: &Job,
+    stage: &Table,
+    target: &Table,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    let mut needed = vec![("stage.table", stage, "SELECT"), ("target.table", target, "SELECT")];
+    if job.operation != Operation::Update {
+        needed.push(("target.table", target, "INSERT"));
+    }
+    if job.operation != Operation::Insert {
+        needed.push(("target.table", target, "UPDATE"));
+    }
+    let sql = "SELECT pg_catalog.has_any_column_privilege($1, $2), CURRENT_USER::text";
+    for (at, table, privilege) in needed {
+        let row = connection.query_one(sql, &[(&table.oid, Type::OID), (&privilege, Type::TEXT)]).await?;
+        if !row.get::<_, bool>(0) {
+            let role: String = row.get(1);
+            let grant = format!("GRANT {privilege} ON {} TO {}", table.name, crate::ident::Ident::exact(role.clone()));
+            findings.push(Finding::error(at, format!("role {role} lacks {privilege} on {}", table.name), grant));
+        }
+    }
+    Ok(())
+}
+
+/// Everything that is asked about one job.
+struct Asked<'a> {
+    connection: &'a Connection,
+    settings: &'a Settings,
+    stage: &'a TableName,
+    target: &'a TableName,
+}
+
+impl Asked<'_> {
+    /// Lets the server read each expression by itself, so that each mistake is found and named.
+    async fn expressions(
+        &self,
+        job: &Job,
+        assignments: &[Assignment],
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Failure> {
+        let stage = format!("{} AS stage", self.stage);
+        let both = format!("{stage}, {} AS target", self.target);
+        if let Some(filter) = &job.stage.filter {
+            self.expression("stage.where", &format!("(\n{filter}\n)::boolean"), &stage, findings).await?;
+        }
+        for assignment in assignments {
+            let at = format!("columns.{}", assignment.column.as_str());
+            match (&assignment.insert, &assignment.update) {
+                (Some(insert), Some(update)) if insert == update => {
+                    self.expression(&at, insert, &stage, findings).await?;
+                }
+                (insert, update) => {
+                    if let Some(insert) = insert {
+                        self.expression(&at, insert, &stage, findings).await?;
+                    }
+                    if let Some(update) = update {
+                        self.expression(&at, update, &both, findings).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The type of an expression over `from`, without reading a row. In a WHERE too: there the server refuses aggregates, windows and sets,
+    /// which would make a chunk's result depend on where it was cut.
+    async fn expression(
+        &self,
+        at: &str,
+        text: &str,
+        from: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<String>, Failure> {
+        let sql = format!(
+            "SELECT pg_catalog.format_type(pg_catalog.pg_typeof((SELECT (\n{text}\n) FROM {from} WHERE (\n{text}\n) IS NULL LIMIT 0)), NULL)"
+        );
+        match probe::ask_one(self.connection, self.settings, &sql, &[]).await {
+            Ok(row) => Ok(Some(row.get(0))),
+            Err(refused) if refused.class == Class::ConnectionLost => Err(refused),
+            Err(refused) => {
+                let remedy = "write one SQL expression over `stage` (and `target`, where a row is updated)";
+                findings.push(Finding::error(at, format!("is not accepted by the server: {refused}"), remedy));
+                Ok(None)
+            }
+        }
+    }
+
+    async fn key_types(&self, key: &[KeyColumn], target: &Table, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+        for key in key {
+            // A fault in the expression has been found before.
+            let found =
+                self.expression("", &key.expression, &format!("{} AS stage", self.stage), &mut Vec::new()).await?;
+            let (Some(staged), Some(column)) = (found, target.column(&key.column)) else { continue };
+            if !resolve::index_can_find(&staged, &column.base_type) && staged != column.type_name {
+                findings.push(Finding::error(
+                    format!("columns.{}", key.column.as_str()),
+                    format!(
+                        "is {staged}, the target's key is {}: its index can't be used to find the rows",
+                        column.type_name
+                    ),
+                    format!("\"{}\": \"CAST({} AS {})\"", key.column.as_str(), key.expression, column.type_name),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the server plan the whole statement: what no single expression shows, an assignment's type for one.
+    async fn statement(&self, mapping: &Mapping, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+        let sql = format!("EXPLAIN {}", statement::apply(mapping, &Range::Keys { low: None, high: None }));
+        match probe::ask(self.connection, self.settings, &sql, &[]).await {
+            Ok(_) => Ok(()),
+            Err(refused) if refused.class == Class::ConnectionLost => Err(refused),
+            Err(refused) => {
+                let remedy = "correct the expressions, or grant what is missing; `stagemill plan` prints the statement";
+                findings.push(Finding::error(
+                    "columns",
+                    format!("make a statement that the server does not accept: {refused}"),
+                    remedy,
+                ));
+                Ok(())
+            }
+        }
+    }
+}

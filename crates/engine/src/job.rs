@@ -1,0 +1,217 @@
+//! The job file: what the user typed, read strictly, with everything that is wrong said at once.
+//!
+//! Nothing here asks the server; [`crate::check`] does.
+
+mod read;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Finding;
+
+/// A stage table, a target table, and how the one is applied to the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// The job's name: its key in the job table and the dimension of its metrics.
+    #[schemars(regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"))]
+    pub name: String,
+    /// Where the rows come from.
+    pub stage: Stage,
+    /// Where the rows go.
+    pub target: Target,
+    /// What is done with them.
+    pub operation: Operation,
+    /// For `insert`: what a staged row means whose key the target has already.
+    #[serde(default)]
+    pub existing: Existing,
+    /// What each target column gets; all columns that stage and target have in common when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Columns>,
+    /// How the stage table is cut.
+    #[serde(default)]
+    pub chunks: Chunks,
+    /// How many chunks are applied at a time.
+    #[serde(default = "default_parallelism")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub parallelism: u32,
+    /// How often a chunk is tried.
+    #[serde(default)]
+    pub retry: Retry,
+    /// PostgreSQL settings for the chunks' transactions: `work_mem`, `lock_timeout`, `statement_timeout`, `search_path`, `TimeZone` and
+    /// others of a list that `check` prints when a name is not on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub session: BTreeMap<String, String>,
+    /// Whether another run on the same stage and target may be open at the same time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub share_tables: bool,
+}
+
+/// The stage table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// `schema.table`, as in SQL.
+    pub table: String,
+    /// An SQL condition over `stage`: rows outside it are not of this job.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+}
+
+/// The target table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// `schema.table`, as in SQL.
+    pub table: String,
+    /// The columns of a unique index of the target, by which a staged row finds its target row.
+    #[schemars(length(min = 1))]
+    pub key: Vec<String>,
+}
+
+/// What is done with the staged rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Rows whose key the target does not have are inserted.
+    Insert,
+    /// Target rows whose key is staged are updated; staged rows without one are skipped.
+    Update,
+    /// Update where the target has the key, else insert.
+    Upsert,
+}
+
+/// For `insert`: what an existing key means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Existing {
+    /// The staged row is skipped, and counted.
+    #[default]
+    Skip,
+    /// The staged row is an error (SQLSTATE 23505).
+    Error,
+}
+
+/// What each target column gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a list of column names, or an object of column: SQL expression")]
+pub enum Columns {
+    /// Columns that have the same name in stage and target.
+    Same(Vec<String>),
+    /// Target column: its value.
+    Map(BTreeMap<String, Value>),
+}
+
+/// A target column's value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected an SQL expression, or {\"insert\": expression, \"update\": expression} with at least one of the two"
+)]
+pub enum Value {
+    /// The same SQL expression over `stage` whether the row is inserted or updated.
+    Both(String),
+    /// Another expression for each; a branch that is left out leaves the column alone.
+    Each(Branches),
+}
+
+/// The two expressions of a column whose branches differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Branches {
+    /// The expression over `stage` for a row that is inserted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insert: Option<String>,
+    /// The expression over `stage` and `target` for a row that is updated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<String>,
+}
+
+/// How the stage table is cut into chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Chunks {
+    /// Along what.
+    pub by: ChunkBy,
+    /// Rows in a chunk, as nearly as can be planned; fewer where parallelism would otherwise lack chunks.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub rows: u32,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self { by: ChunkBy::Auto, rows: 5_000 }
+    }
+}
+
+/// Along what the stage table is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkBy {
+    /// Key ranges where the stage has an index on the key, else block ranges.
+    Auto,
+    /// Block ranges of the stage's heap.
+    Ctid,
+    /// Ranges of the target's key.
+    Key,
+}
+
+/// How often a chunk is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Attempts at one chunk.
+    #[schemars(range(min = 1, max = 100))]
+    pub attempts: u32,
+    /// Rounds over the chunks that are left.
+    #[schemars(range(min = 1, max = 100))]
+    pub rounds: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 10, rounds: 4 }
+    }
+}
+
+fn default_parallelism() -> u32 {
+    4
+}
+
+impl Job {
+    /// Reads a job file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text, each with the field it concerns.
+    pub fn parse(text: &str) -> Result<Self, Vec<Finding>> {
+        let value = serde_json::from_str(text).map_err(|error| {
+            vec![Finding::error(
+                "job",
+                format!("is not JSON: {error}"),
+                "mend the file; a comma or a quote is the usual cause",
+            )]
+        })?;
+        Self::from_value(value)
+    }
+
+    /// Reads a job from JSON that has been parsed: the job table's, or an execution's input.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with the field it concerns.
+    pub fn from_value(value: serde_json::Value) -> Result<Self, Vec<Finding>> {
+        read::job(value)
+    }
+
+    /// The JSON Schema of a job file, for editors: `jobs/job.schema.json`.
+    pub fn schema() -> schemars::Schema {
+        schemars::schema_for!(Self)
+    }
+
+    /// The job as JSON, as it is stored in the ledger.
+    pub fn to_value(&self) -> serde_json::Value {
+        // Every field is a string, a number or a map of them: nothing that serde_json could refuse.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}

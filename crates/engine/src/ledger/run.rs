@@ -1,0 +1,487 @@
+//! Runs and their rounds: the run lock, the log table's rows, the answers that are given again.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_postgres::{Row, types::Type};
+
+use super::lock_key;
+use crate::{
+    chunk::Item,
+    failure::{Class, Failure},
+    job::Job,
+    mapping::Mapping,
+    outcome::{Counts, Status, Tally},
+    pg::{Connection, Param},
+};
+
+/// A run without a sign of life for so long has lost its owner: longer than a Lambda's 15 minutes and the longest wait between two calls.
+pub const STALE_AFTER: Duration = Duration::from_secs(20 * 60);
+
+/// A run, as workers need it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its id.
+    pub id: i64,
+    /// Its job's name.
+    pub job: String,
+    /// How it stands.
+    pub status: Status,
+    /// The job as it was when the run was planned.
+    pub spec: Job,
+    /// What the job means in this database.
+    pub mapping: Mapping,
+    /// The round that is open; 0 before the plan is written.
+    pub round: i32,
+    /// The last round there may be.
+    pub round_limit: i32,
+    /// How many chunks may be applied at a time.
+    pub parallelism: u32,
+    /// The status that a halt asked for.
+    pub halted: Option<Status>,
+    /// Why it was halted or closed: the class's name.
+    pub error_class: Option<String>,
+    /// Why, in a text without row values.
+    pub error: Option<String>,
+}
+
+/// A run to be opened.
+#[derive(Debug)]
+pub struct NewRun<'a> {
+    /// Who may go on with it.
+    pub owner: &'a str,
+    /// The event that started it, if one did.
+    pub trigger_id: Option<&'a str>,
+    /// The job.
+    pub job: &'a Job,
+    /// What it means here.
+    pub mapping: &'a Mapping,
+}
+
+/// What opening a run came to.
+#[derive(Debug)]
+pub enum Opened {
+    /// A new run.
+    New(i64),
+    /// The run that this trigger started before.
+    Duplicate(i64),
+    /// An open run that keeps this one out.
+    Taken(OpenRun),
+}
+
+/// An open run, as the next one finds it.
+#[derive(Debug, Clone)]
+pub struct OpenRun {
+    /// Its id.
+    pub id: i64,
+    /// Its job's name.
+    pub job: String,
+    /// Its owner.
+    pub owner: String,
+    /// How it stands.
+    pub status: Status,
+    /// Seconds since it gave a sign of life, by the server's clock.
+    pub silent: Duration,
+    /// A session that works on it.
+    pub backend: Option<i32>,
+}
+
+impl OpenRun {
+    /// Whether somebody is working on it, or may come back to.
+    pub fn is_alive(&self) -> bool {
+        self.backend.is_some() || (self.status != Status::Interrupted && self.silent < STALE_AFTER)
+    }
+}
+
+const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error FROM stagemill.run";
+
+fn run(row: &Row) -> Result<Run, Failure> {
+    let unreadable = |what: &str| {
+        Failure::new(Class::Ledger, format!("run {}: its {what} can't be read by this version", row.get::<_, i64>(0)))
+    };
+    Ok(Run {
+        id: row.get(0),
+        job: row.get(1),
+        status: Status::parse(row.get(2)).ok_or_else(|| unreadable("status"))?,
+        spec: Job::from_value(row.get(3)).map_err(|_| unreadable("spec"))?,
+        mapping: serde_json::from_value(row.get(4)).map_err(|_| unreadable("mapping"))?,
+        round: row.get(5),
+        round_limit: row.get(6),
+        parallelism: u32::try_from(row.get::<_, i32>(7)).unwrap_or(1),
+        halted: row.get::<_, Option<&str>>(8).and_then(Status::parse),
+        error_class: row.get(9),
+        error: row.get(10),
+    })
+}
+
+/// Reads a run.
+///
+/// # Errors
+/// When there is none of that id, or it was written by another version.
+pub async fn load(connection: &Connection, id: i64) -> Result<Run, Failure> {
+    let row = connection.query_opt(&format!("{RUN} WHERE run_id = $1"), &[(&id, Type::INT8)]).await?;
+    let Some(row) = row else {
+        return Err(Failure::new(
+            Class::BadJob,
+            format!("there is no run {id}: `stagemill status` shows those there are"),
+        ));
+    };
+    run(&row)
+}
+
+/// Reads the run that an owner started.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn of_owner(connection: &Connection, owner: &str) -> Result<Option<Run>, Failure> {
+    let row = connection.query_opt(&format!("{RUN} WHERE owner = $1"), &[(&owner, Type::TEXT)]).await?;
+    row.as_ref().map(run).transpose()
+}
+
+/// Locks a run's row and, alone, its advisory lock: what is in flight has ended when this returns, and nothing starts until the
+/// transaction ends.
+///
+/// # Errors
+/// When a work transaction does not end in time, or there is no such run.
+pub async fn lock(connection: &Connection, id: i64) -> Result<Run, Failure> {
+    connection.batch("SET LOCAL lock_timeout = '60s'").await?;
+    connection.query("SELECT pg_catalog.pg_advisory_xact_lock($1)", &[(&lock_key(id), Type::INT8)]).await?;
+    connection.query("SELECT FROM stagemill.run WHERE run_id = $1 FOR UPDATE", &[(&id, Type::INT8)]).await?;
+    load(connection, id).await
+}
+
+/// Opens a run. Its row is committed before planning starts: a second start would otherwise wait for the first one's plan.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn open(connection: &Connection, new: &NewRun<'_>) -> Result<Opened, Failure> {
+    let (stage, target) = (new.mapping.stage.to_string(), new.mapping.target.to_string());
+    let mapping = to_json(new.mapping)?;
+    let (parallelism, rounds) = (int(new.job.parallelism), int(new.job.retry.rounds));
+    let params: [Param<'_>; 10] = [
+        (&new.job.name, Type::TEXT),
+        (&new.owner, Type::TEXT),
+        (&new.trigger_id, Type::TEXT),
+        (&new.job.to_value(), Type::JSONB),
+        (&mapping, Type::JSONB),
+        (&stage, Type::TEXT),
+        (&target, Type::TEXT),
+        (&new.job.share_tables, Type::BOOL),
+        (&parallelism, Type::INT4),
+        (&rounds, Type::INT4),
+    ];
+    let sql = "INSERT INTO stagemill.run (job, owner, trigger_id, spec, mapping, stage_table, target_table, shares_tables, parallelism, round_limit)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING run_id";
+    if let Some(row) = connection.query_opt(sql, &params).await? {
+        return Ok(Opened::New(row.get(0)));
+    }
+    let sql = "SELECT run_id FROM stagemill.run WHERE job = $1 AND trigger_id = $2";
+    if let Some(row) = connection.query_opt(sql, &[(&new.job.name, Type::TEXT), (&new.trigger_id, Type::TEXT)]).await? {
+        return Ok(Opened::Duplicate(row.get(0)));
+    }
+    let sql = "SELECT run_id FROM stagemill.run
+               WHERE ended_at IS NULL AND (job = $1 OR (stage_table = $2 AND target_table = $3 AND NOT shares_tables)) ORDER BY job = $1 DESC LIMIT 1";
+    let taken =
+        connection.query_opt(sql, &[(&new.job.name, Type::TEXT), (&stage, Type::TEXT), (&target, Type::TEXT)]).await?;
+    match taken {
+        Some(row) => Ok(Opened::Taken(open_run(connection, row.get(0)).await?)),
+        // It ended between the two statements: the caller may try again at once.
+        None => Err(Failure::new(Class::Contention, "another run of the job ended at this moment")),
+    }
+}
+
+/// Reads how an open run looks to another one that wants its place.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn open_run(connection: &Connection, id: i64) -> Result<OpenRun, Failure> {
+    let sql = "SELECT s.run_id, s.job, s.owner, s.status,
+                      GREATEST(0, EXTRACT(epoch FROM pg_catalog.clock_timestamp() - s.heartbeat_at))::float8,
+                      (SELECT a.pid FROM pg_catalog.pg_stat_activity a
+                       WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+                         AND pg_catalog.starts_with(a.application_name, 'stagemill:' || s.run_id || ':') LIMIT 1)
+               FROM stagemill.run_status s WHERE s.run_id = $1";
+    let row = connection.query_one(sql, &[(&id, Type::INT8)]).await?;
+    Ok(OpenRun {
+        id: row.get(0),
+        job: row.get(1),
+        owner: row.get(2),
+        status: Status::parse(row.get(3)).unwrap_or(Status::Running),
+        silent: Duration::try_from_secs_f64(row.get(4)).unwrap_or_default(),
+        backend: row.get(5),
+    })
+}
+
+/// Replaces a run's mapping by the one that planning ended with.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn set_mapping(connection: &Connection, run: i64, mapping: &Mapping) -> Result<(), Failure> {
+    let mapping = to_json(mapping)?;
+    connection
+        .query(
+            "UPDATE stagemill.run SET mapping = $2 WHERE run_id = $1",
+            &[(&run, Type::INT8), (&mapping, Type::JSONB)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Opens a round: its items are stored, so that whoever asks again gets the same.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn open_round(connection: &Connection, run: i64, round: i32, items: &[Item]) -> Result<(), Failure> {
+    let items = to_json(&items)?;
+    let sql = "INSERT INTO stagemill.round (run_id, round, items) VALUES ($1, $2, $3)";
+    connection.query(sql, &[(&run, Type::INT8), (&round, Type::INT4), (&items, Type::JSONB)]).await?;
+    let sql = "UPDATE stagemill.run SET status = 'RUNNING', round = $2, planned_at = COALESCE(planned_at, pg_catalog.clock_timestamp())
+               WHERE run_id = $1";
+    connection.query(sql, &[(&run, Type::INT8), (&round, Type::INT4)]).await?;
+    Ok(())
+}
+
+/// The items of a round, as they were first answered.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn items(connection: &Connection, run: i64, round: i32) -> Result<Vec<Item>, Failure> {
+    let sql = "SELECT items FROM stagemill.round WHERE run_id = $1 AND round = $2";
+    let row = connection.query_one(sql, &[(&run, Type::INT8), (&round, Type::INT4)]).await?;
+    serde_json::from_value(row.get(0))
+        .map_err(|_| Failure::new(Class::Ledger, format!("run {run}: round {round} can't be read by this version")))
+}
+
+/// Asks that nothing more of a run is started. The first to ask is remembered.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn halt(connection: &Connection, run: i64, failure: &Failure) -> Result<(), Failure> {
+    let status = if failure.class == Class::SourceChanged { Status::SourceChanged } else { Status::Failed };
+    let sql = "UPDATE stagemill.run SET halted = $2, error_class = $3, sqlstate = $4, error = $5
+               WHERE run_id = $1 AND halted IS NULL AND ended_at IS NULL";
+    let class = format!("{:?}", failure.class);
+    connection
+        .query(
+            sql,
+            &[
+                (&run, Type::INT8),
+                (&status.as_str(), Type::TEXT),
+                (&class, Type::TEXT),
+                (&failure.sqlstate, Type::TEXT),
+                (&failure.message(), Type::TEXT),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Marks a run that a person interrupted: nobody works on it, `resume` goes on.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn interrupt(connection: &Connection, run: i64) -> Result<(), Failure> {
+    connection
+        .query(
+            "UPDATE stagemill.run SET status = 'INTERRUPTED' WHERE run_id = $1 AND status = 'RUNNING'",
+            &[(&run, Type::INT8)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Closes an open run, with its totals. `why` says what kept it from being complete. Returns whether it was open.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn close(
+    connection: &Connection,
+    run: i64,
+    status: Status,
+    tally: &Tally,
+    why: Option<&Failure>,
+) -> Result<bool, Failure> {
+    let class = why.map(|failure| format!("{:?}", failure.class));
+    let sql = "UPDATE stagemill.run SET status = $2, ended_at = pg_catalog.clock_timestamp(),
+                   chunks = $3, chunks_processed = $4, chunks_failed = $5, retries = $6,
+                   staged = $7, inserted = $8, updated = $9, deleted = $10, unchanged = $11, skipped = $12, rejected = $13,
+                   error_class = COALESCE(error_class, $14), sqlstate = COALESCE(sqlstate, $15), error = COALESCE(error, $16)
+               WHERE run_id = $1 AND ended_at IS NULL RETURNING run_id";
+    let counts = &tally.counts;
+    let (chunks, processed, failed) = (count(tally.chunks), count(tally.processed), count(tally.failed));
+    let row = connection
+        .query_opt(
+            sql,
+            &[
+                (&run, Type::INT8),
+                (&status.as_str(), Type::TEXT),
+                (&chunks, Type::INT4),
+                (&processed, Type::INT4),
+                (&failed, Type::INT4),
+                (&tally.retries, Type::INT8),
+                (&counts.staged, Type::INT8),
+                (&counts.inserted, Type::INT8),
+                (&counts.updated, Type::INT8),
+                (&counts.deleted, Type::INT8),
+                (&counts.unchanged, Type::INT8),
+                (&counts.skipped, Type::INT8),
+                (&counts.rejected, Type::INT8),
+                (&class, Type::TEXT),
+                (&why.and_then(|failure| failure.sqlstate.as_deref()), Type::TEXT),
+                (&why.map(Failure::message), Type::TEXT),
+            ],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Opens a run again for a new owner, in a new round. Its chunks must have been made due before.
+///
+/// # Errors
+/// When another run keeps it out.
+pub async fn reopen(connection: &Connection, run: &Run, owner: &str) -> Result<(), Failure> {
+    let round_limit = run.round + int(run.spec.retry.rounds);
+    let sql =
+        "UPDATE stagemill.run SET status = 'RUNNING', ended_at = NULL, owner = $2, round_limit = $3, halted = NULL,
+                   error_class = NULL, sqlstate = NULL, error = NULL
+               WHERE run_id = $1";
+    let params: [Param<'_>; 3] = [(&run.id, Type::INT8), (&owner, Type::TEXT), (&round_limit, Type::INT4)];
+    connection.query(sql, &params).await.map_err(|failure| match failure.sqlstate.as_deref() {
+        Some("23505") => Failure::new(Class::AlreadyRunning, "another run of the job, or on its tables, is open"),
+        _ => failure,
+    })?;
+    Ok(())
+}
+
+/// The newest run of a job.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn newest(connection: &Connection, job: &str) -> Result<Option<i64>, Failure> {
+    let row = connection
+        .query_one("SELECT pg_catalog.max(run_id) FROM stagemill.run WHERE job = $1", &[(&job, Type::TEXT)])
+        .await?;
+    Ok(row.get(0))
+}
+
+/// A run as people see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// Its id.
+    pub run: i64,
+    /// Its job's name.
+    pub job: String,
+    /// How it stands.
+    pub status: Status,
+    /// The role that started it.
+    pub started_by: String,
+    /// When it started, ISO 8601.
+    pub started_at: String,
+    /// When it ended, ISO 8601.
+    pub ended_at: Option<String>,
+    /// Seconds from its start to its end, or until now.
+    pub seconds: f64,
+    /// Seconds since its last sign of life; `None` when it has ended.
+    pub silent_seconds: Option<f64>,
+    /// The round it is in.
+    pub round: i32,
+    /// How many chunks may be applied at a time.
+    pub parallelism: i32,
+    /// The stage table.
+    pub stage: String,
+    /// The target table.
+    pub target: String,
+    /// Its chunks.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Why it is not complete: the class's name.
+    pub error_class: Option<String>,
+    /// The server's code for it.
+    pub sqlstate: Option<String>,
+    /// Why, in a text without row values.
+    pub error: Option<String>,
+}
+
+const SUMMARY: &str = "
+SELECT run_id, job, status, started_by,
+       pg_catalog.to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+       pg_catalog.to_char(ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+       EXTRACT(epoch FROM COALESCE(ended_at, pg_catalog.clock_timestamp()) - started_at)::float8,
+       CASE WHEN ended_at IS NULL THEN EXTRACT(epoch FROM pg_catalog.clock_timestamp() - heartbeat_at)::float8 END,
+       round, parallelism, stage_table, target_table,
+       chunks, processed, failed, remaining, retries, staged, inserted, updated, deleted, unchanged, skipped, rejected,
+       error_class, sqlstate, error
+FROM stagemill.run_status";
+
+fn summary(row: &Row) -> Summary {
+    Summary {
+        run: row.get(0),
+        job: row.get(1),
+        status: Status::parse(row.get(2)).unwrap_or(Status::Failed),
+        started_by: row.get(3),
+        started_at: row.get(4),
+        ended_at: row.get(5),
+        seconds: row.get(6),
+        silent_seconds: row.get(7),
+        round: row.get(8),
+        parallelism: row.get(9),
+        stage: row.get(10),
+        target: row.get(11),
+        tally: tally(row, 12),
+        error_class: row.get(24),
+        sqlstate: row.get(25),
+        error: row.get(26),
+    }
+}
+
+fn tally(row: &Row, at: usize) -> Tally {
+    let n = |offset: usize| row.get::<_, i64>(at + offset);
+    Tally {
+        chunks: n(0),
+        processed: n(1),
+        failed: n(2),
+        left: n(3),
+        retries: n(4),
+        counts: Counts {
+            staged: n(5),
+            inserted: n(6),
+            updated: n(7),
+            deleted: n(8),
+            unchanged: n(9),
+            skipped: n(10),
+            rejected: n(11),
+        },
+    }
+}
+
+/// A run as people see it.
+///
+/// # Errors
+/// When there is none of that id.
+pub async fn summarize(connection: &Connection, id: i64) -> Result<Summary, Failure> {
+    let row = connection.query_opt(&format!("{SUMMARY} WHERE run_id = $1"), &[(&id, Type::INT8)]).await?;
+    row.as_ref().map(summary).ok_or_else(|| {
+        Failure::new(Class::BadJob, format!("there is no run {id}: `stagemill status` shows those there are"))
+    })
+}
+
+/// The newest runs, of one job or of all.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn list(connection: &Connection, job: Option<&str>, limit: i64) -> Result<Vec<Summary>, Failure> {
+    let sql = format!("{SUMMARY} WHERE $1 IS NULL OR job = $1 ORDER BY run_id DESC LIMIT $2");
+    Ok(connection.query(&sql, &[(&job, Type::TEXT), (&limit, Type::INT8)]).await?.iter().map(summary).collect())
+}
+
+fn to_json(value: &impl Serialize) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(value).map_err(|_| Failure::new(Class::Internal, "a value for the ledger is not JSON"))
+}
+
+fn int(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+fn count(n: i64) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}

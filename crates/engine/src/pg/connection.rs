@@ -1,0 +1,130 @@
+//! One session, with unnamed statements only: behind a transaction pooler a named one belongs to somebody else's session.
+
+use std::time::Duration;
+
+use tokio_postgres::{
+    Client, Error, Row, SimpleQueryMessage,
+    tls::TlsStream,
+    types::{ToSql, Type},
+};
+
+use super::failure;
+use crate::failure::{Class, Failure};
+
+/// `server_version_num` of the oldest server: TID range scans and `client_connection_check_interval` came with 14.
+const OLDEST: i32 = 140_000;
+
+/// A parameter and its type, so that no round trip is spent on asking.
+pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// A session.
+#[derive(Debug)]
+pub struct Connection {
+    client: Client,
+}
+
+impl Connection {
+    pub(super) fn start<S, T>(
+        connected: Result<(Client, tokio_postgres::Connection<S, T>), Error>,
+    ) -> Result<Self, Error>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        T: TlsStream + Unpin + Send + 'static,
+    {
+        let (client, connection) = connected?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // Whoever uses the client gets the error too, and reports it there.
+                tracing::debug!(failure = %failure(&error), "a connection ended");
+            }
+        });
+        Ok(Self { client })
+    }
+
+    pub(super) async fn prepare_session(&self, idle_limit: Option<Duration>) -> Result<(), Failure> {
+        let row = self.query_one("SELECT pg_catalog.current_setting('server_version_num')::int4", &[]).await?;
+        let version: i32 = row.get(0);
+        if version < OLDEST {
+            return Err(Failure::new(
+                Class::Configuration,
+                format!("the server is PostgreSQL {}; stagemill needs 14 or newer", version / 10_000),
+            ));
+        }
+        // Without the check an orphaned statement ran on for 7.5 of its 8 seconds; keepalives find peers that vanished.
+        let mut wishes = vec![
+            "SET client_connection_check_interval = '500ms'".to_owned(),
+            "SET tcp_keepalives_idle = 10".to_owned(),
+            "SET tcp_keepalives_interval = 5".to_owned(),
+            "SET tcp_keepalives_count = 3".to_owned(),
+            "SET tcp_user_timeout = '30s'".to_owned(),
+        ];
+        wishes.extend(idle_limit.map(|limit| format!("SET idle_session_timeout = '{}s'", limit.as_secs())));
+        for wish in wishes {
+            if let Err(refused) = self.batch(&wish).await {
+                if refused.class == Class::ConnectionLost {
+                    return Err(refused);
+                }
+                tracing::debug!(failure = %refused, "{wish} was refused; going on without");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the session is over.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Runs one statement and returns its rows.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
+        self.client.query_typed(sql, params).await.map_err(|error| failure(&error))
+    }
+
+    /// Runs one statement that returns at most one row.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub async fn query_opt(&self, sql: &str, params: &[Param<'_>]) -> Result<Option<Row>, Failure> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// Runs one statement that returns a row.
+    ///
+    /// # Errors
+    /// What the server or the connection says, or that there was no row.
+    pub async fn query_one(&self, sql: &str, params: &[Param<'_>]) -> Result<Row, Failure> {
+        let row = self.query_opt(sql, params).await?;
+        row.ok_or_else(|| Failure::new(Class::Internal, "a statement of the ledger returned no row"))
+    }
+
+    /// Runs statements without parameters, in one round trip.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub async fn batch(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Failure> {
+        self.client.simple_query(sql).await.map_err(|error| failure(&error))
+    }
+
+    /// Commits the open transaction when `result` is Ok, else rolls it back. COMMIT is sent alone: a client killed before it must leave
+    /// nothing behind that commits.
+    ///
+    /// # Errors
+    /// `result`'s, or the failure of COMMIT.
+    pub async fn end<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        match result {
+            Ok(value) => {
+                self.batch("COMMIT").await?;
+                Ok(value)
+            }
+            Err(failure) => {
+                if let Err(second) = self.batch("ROLLBACK").await {
+                    tracing::debug!(failure = %second, "rolling back failed; the server does it when the session ends");
+                }
+                Err(failure)
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! From tokio-postgres's errors to our failures, without row values in what may be logged.
+
+use std::{error::Error as _, io};
+
+use tokio_postgres::{Error, error::DbError};
+
+use crate::failure::{Class, Failure};
+
+/// Reads an error that a statement or a connection ended with.
+pub fn failure(error: &Error) -> Failure {
+    match error.as_db_error() {
+        Some(db) => server_failure(db),
+        None => client_failure(error),
+    }
+}
+
+fn server_failure(db: &DbError) -> Failure {
+    let code = db.code().code();
+    let class = Class::of_sqlstate(code);
+    let message = if may_hold_values(code) { describe(db) } else { db.message().to_owned() };
+    let message = match db.hint().filter(|_| !may_hold_values(code)) {
+        Some(hint) => format!("{message} ({hint})"),
+        None => message,
+    };
+    let full = [Some(db.message()), db.detail()].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    Failure::from_server(class, code, message, full)
+}
+
+/// SQLSTATE classes whose primary message can quote a row's value, or a text that a trigger raised.
+fn may_hold_values(code: &str) -> bool {
+    matches!(code.get(..2), Some("22" | "23" | "44" | "54" | "P0" | "XX" | "21" | "38" | "39"))
+}
+
+/// An error in our words: the condition's name and the objects, never the row.
+fn describe(db: &DbError) -> String {
+    let condition = match db.code().code() {
+        "22001" => "a value is too long for its type",
+        "22003" => "a number is out of range for its type",
+        "22007" | "22008" => "a date or time is not valid",
+        "22012" => "a division by zero",
+        "22021" => "a text is not valid in the database's encoding",
+        "22P02" => "a text is not valid for its type",
+        "23502" => "a NULL violates a not-null constraint",
+        "23503" => "a row violates a foreign key",
+        "23505" => "a row violates a unique constraint",
+        "23514" => "a row violates a check constraint",
+        "23P01" => "a row violates an exclusion constraint",
+        "44000" => "a row violates a view's check option",
+        "54000" => "a value is too large for an index",
+        "P0001" => "a trigger or function raised an error",
+        code if code.starts_with("22") => "a value can't be used",
+        code if code.starts_with("23") => "a row violates a constraint",
+        _ => "the server reported an error",
+    };
+    let objects =
+        [("constraint", db.constraint()), ("column", db.column()), ("table", db.table()), ("type", db.datatype())];
+    let named = objects.iter().filter_map(|(what, name)| Some(format!("{what} \"{}\"", (*name)?)));
+    let named: Vec<String> = named.collect();
+    if named.is_empty() { condition.to_owned() } else { format!("{condition}: {}", named.join(", ")) }
+}
+
+fn client_failure(error: &Error) -> Failure {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(tls) = cause.downcast_ref::<native_tls::Error>() {
+            return Failure::new(
+                Class::Configuration,
+                format!(
+                    "TLS: {tls}; the server's certificate must be signed by a trusted authority and name the host connected to"
+                ),
+            );
+        }
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return io_failure(io);
+        }
+        source = cause.source();
+    }
+    if error.is_closed() {
+        return Failure::new(Class::ConnectionLost, "the connection was lost");
+    }
+    let text = error.to_string();
+    // The client's own texts (no codes exist for these); none is made from row values.
+    let class = match text.as_str() {
+        _ if text.contains("authentication") || text.contains("password") => Class::CredentialsRefused,
+        _ if text.contains("TLS") || text.contains("configuration") => Class::Configuration,
+        _ if text.contains("unexpected message") || text.contains("connecting") || text.contains("timed out") => {
+            Class::ConnectionLost
+        }
+        _ => Class::Internal,
+    };
+    Failure::new(class, text)
+}
+
+fn io_failure(io: &io::Error) -> Failure {
+    let class = match io.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Class::Configuration,
+        _ => Class::ConnectionLost,
+    };
+    Failure::new(class, format!("the connection failed: {io}"))
+}

@@ -1,0 +1,263 @@
+//! The planner: checks the job, takes the run lock, cuts the stage, writes the chunks. It never writes to the target.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use crate::{
+    answer::{Answer, Step},
+    check,
+    chunk::{self, Range},
+    cut,
+    failure::{Class, Failure},
+    job::Job,
+    ledger::{
+        self,
+        run::{NewRun, OpenRun, Opened, Run},
+    },
+    mapping::Mapping,
+    outcome::{Status, Tally},
+    pg::{Connection, catalog},
+    probe, statement,
+    table::Table,
+};
+
+/// Scans of the target that would read more rows than this for each chunk are worth avoiding.
+const SCAN_WORTH_AVOIDING: f64 = 10_000.0;
+
+/// A request to start a run.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// Who asks: the same owner asking again gets the same run.
+    pub owner: &'a str,
+    /// The event that caused it, if one did.
+    pub trigger_id: Option<&'a str>,
+    /// What to do.
+    pub job: &'a Job,
+    /// What becomes of an open run of the job whose owner died.
+    pub dead: DeadRun,
+}
+
+/// What becomes of an open run whose owner died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadRun {
+    /// It keeps this start out: a person decides.
+    Keep,
+    /// It is closed as ABANDONED, and this start goes on.
+    Abandon,
+}
+
+/// What a start came to.
+#[derive(Debug)]
+pub enum Started {
+    /// A run, and what comes next for it.
+    Run(Answer),
+    /// Another run is open and keeps this one out.
+    Taken(OpenRun),
+}
+
+/// Starts a run, or gives the stored answer to an owner that asks again.
+///
+/// # Errors
+/// When the job can't run (nothing is started then), or the server can't be asked.
+pub async fn start(connection: &Connection, request: &Start<'_>) -> Result<Started, Failure> {
+    ledger::schema::require(connection).await?;
+    if let Some(known) = ledger::run::of_owner(connection, request.owner).await? {
+        return Ok(Started::Run(go_on(connection, &known).await?));
+    }
+    let (mapping, stage) = check::job(connection, request.job).await?.into_runnable()?;
+    let new = NewRun { owner: request.owner, trigger_id: request.trigger_id, job: request.job, mapping: &mapping };
+    let id = match open(connection, &new, request.dead).await? {
+        Opened::New(id) => id,
+        Opened::Duplicate(id) => return Ok(Started::Run(Answer::end(id, 0, Step::Duplicate))),
+        Opened::Taken(open) => return Ok(Started::Taken(open)),
+    };
+    let run = ledger::run::load(connection, id).await?;
+    Ok(Started::Run(cut_and_write(connection, &run, &stage).await?))
+}
+
+/// Opens the run; a dead one in its place is closed first, if that is asked for.
+async fn open(connection: &Connection, new: &NewRun<'_>, dead: DeadRun) -> Result<Opened, Failure> {
+    let opened = ledger::run::open(connection, new).await?;
+    match opened {
+        Opened::Taken(open) if dead == DeadRun::Abandon && !open.is_alive() => {
+            abandon(connection, &open).await?;
+            ledger::run::open(connection, new).await
+        }
+        other => Ok(other),
+    }
+}
+
+/// Closes a run whose owner died. What is in flight ends first; its late workers are refused by the fence.
+///
+/// # Errors
+/// When what is in flight does not end in time.
+pub async fn abandon(connection: &Connection, open: &OpenRun) -> Result<(), Failure> {
+    connection.batch("BEGIN").await?;
+    let closed = async {
+        let run = ledger::run::lock(connection, open.id).await?;
+        if run.status.is_open() {
+            let tally = ledger::run::summarize(connection, run.id).await?.tally;
+            let why = Failure::new(
+                Class::ConnectionLost,
+                format!("its owner gave no sign of life for {} s", open.silent.as_secs()),
+            );
+            ledger::run::close(connection, run.id, Status::Abandoned, &tally, Some(&why)).await?;
+        }
+        Ok(())
+    };
+    let closed = closed.await;
+    connection.end(closed).await
+}
+
+/// Goes on with the run of an owner that asks again: its first answer was lost, or its first try died while planning.
+async fn go_on(connection: &Connection, run: &Run) -> Result<Answer, Failure> {
+    if run.status != Status::Planning {
+        return stored(connection, run).await;
+    }
+    let Some(stage) = catalog::table(connection, &run.mapping.stage).await? else {
+        return Err(Failure::new(Class::SourceChanged, "the stage table is gone"));
+    };
+    cut_and_write(connection, run, &stage).await
+}
+
+/// The answer that stands in the ledger.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn stored(connection: &Connection, run: &Run) -> Result<Answer, Failure> {
+    if run.status.is_open() {
+        let items = ledger::run::items(connection, run.id, run.round).await?;
+        return Ok(Answer::round(run.id, run.round, run.parallelism, items));
+    }
+    let cause = run.error.as_deref().unwrap_or("see the log table");
+    Ok(Answer::closed(run.id, run.round, run.status, run.error_class.as_deref(), cause))
+}
+
+async fn cut_and_write(connection: &Connection, run: &Run, stage: &Table) -> Result<Answer, Failure> {
+    match cut(connection, &run.mapping, stage, &run.spec).await {
+        Ok((mapping, ranges)) => write(connection, run, &mapping, &ranges).await,
+        Err(failure) if failure.class.is_retryable() => Err(failure),
+        Err(failure) => {
+            ledger::run::close(connection, run.id, Status::Failed, &Tally::default(), Some(&failure)).await?;
+            Err(failure)
+        }
+    }
+}
+
+/// What would be done, with nothing written: the chunks, and the mapping that goes with them.
+///
+/// # Errors
+/// When the job can't run, or two staged rows have one key where no chunk would notice.
+pub async fn cut(
+    connection: &Connection,
+    mapping: &Mapping,
+    stage: &Table,
+    job: &Job,
+) -> Result<(Mapping, Vec<Range>), Failure> {
+    let mut mapping = mapping.clone();
+    if mapping.cut.is_empty() && !mapping.keys_are_unique {
+        refuse_duplicates(connection, &mapping).await?;
+        mapping.keys_are_unique = true;
+    }
+    let ranges = cut::stage(connection, &mapping, stage, &job.chunks, job.parallelism).await?;
+    if let Some(range) = ranges.get(ranges.len() / 2) {
+        keep_nested_loop(connection, &mut mapping, range).await?;
+    }
+    Ok((mapping, ranges))
+}
+
+/// With block ranges two rows of one key can lie in two chunks, each of which would apply its own.
+async fn refuse_duplicates(connection: &Connection, mapping: &Mapping) -> Result<(), Failure> {
+    let sql = statement::count_duplicates(mapping);
+    let duplicates: i64 = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?.get(0);
+    if duplicates == 0 {
+        return Ok(());
+    }
+    Err(duplicate_keys(mapping, duplicates))
+}
+
+/// The failure of staged rows that share a target key.
+pub fn duplicate_keys(mapping: &Mapping, duplicates: i64) -> Failure {
+    let keys: Vec<String> = mapping.key.iter().map(|key| key.expression.clone()).collect();
+    let filter = mapping.filter.as_ref().map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+    Failure::new(
+        Class::DuplicateKeys,
+        format!(
+            "{duplicates} target key(s) are staged more than once; only one row may change a target row. Find them with: SELECT {0}, count(*) FROM {1} AS stage{filter} GROUP BY {0} HAVING count(*) > 1",
+            keys.join(", "),
+            mapping.stage,
+        ),
+    )
+}
+
+/// Where the planner would scan the whole target for each chunk although the key's index is there, hash and merge joins are turned off
+/// for the run; where that does not help, nothing is.
+async fn keep_nested_loop(connection: &Connection, mapping: &mut Mapping, range: &Range) -> Result<(), Failure> {
+    let Some(target) = catalog::table(connection, &mapping.target).await? else { return Ok(()) };
+    let heaps: BTreeSet<String> = target.leaves.iter().map(|leaf| leaf.name.name.as_str().to_owned()).collect();
+    if rows_scanned(connection, mapping, range, &heaps).await? < SCAN_WORTH_AVOIDING {
+        return Ok(());
+    }
+    let mut nested = mapping.clone();
+    for setting in ["enable_hashjoin", "enable_mergejoin"] {
+        nested.settings.entry(setting.to_owned()).or_insert_with(|| "off".to_owned());
+    }
+    if rows_scanned(connection, &nested, range, &heaps).await? < SCAN_WORTH_AVOIDING {
+        *mapping = nested;
+    } else {
+        tracing::warn!(target_table = %mapping.target, "each chunk would scan the whole target; see `stagemill plan` for the statement to EXPLAIN");
+    }
+    Ok(())
+}
+
+/// How many rows of the target one chunk's plan reads in sequential scans.
+async fn rows_scanned(
+    connection: &Connection,
+    mapping: &Mapping,
+    range: &Range,
+    heaps: &BTreeSet<String>,
+) -> Result<f64, Failure> {
+    let sql = format!("EXPLAIN (FORMAT JSON) {}", statement::apply(mapping, range));
+    let row = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?;
+    Ok(scanned(&row.get::<_, Json>(0), heaps))
+}
+
+fn scanned(plan: &Json, heaps: &BTreeSet<String>) -> f64 {
+    let inside: f64 = match plan {
+        Json::Array(nodes) => nodes.iter().map(|node| scanned(node, heaps)).sum(),
+        Json::Object(fields) => fields.values().map(|field| scanned(field, heaps)).sum(),
+        _ => 0.0,
+    };
+    let scans =
+        plan["Node Type"] == "Seq Scan" && plan["Relation Name"].as_str().is_some_and(|name| heaps.contains(name));
+    inside + if scans { plan["Plan Rows"].as_f64().unwrap_or(0.0) } else { 0.0 }
+}
+
+/// Writes chunks and first round, unless the run was closed meanwhile.
+async fn write(connection: &Connection, run: &Run, mapping: &Mapping, ranges: &[Range]) -> Result<Answer, Failure> {
+    connection.batch("BEGIN").await?;
+    let written = write_in_transaction(connection, run, mapping, ranges).await;
+    connection.end(written).await
+}
+
+async fn write_in_transaction(
+    connection: &Connection,
+    run: &Run,
+    mapping: &Mapping,
+    ranges: &[Range],
+) -> Result<Answer, Failure> {
+    let now = ledger::run::lock(connection, run.id).await?;
+    match now.status {
+        Status::Planning => {}
+        // Another call for the same owner was quicker.
+        Status::Running => return stored(connection, &now).await,
+        _ => return Err(Failure::new(Class::RunClosed, format!("run {} was closed while it was planned", run.id))),
+    }
+    ledger::run::set_mapping(connection, run.id, mapping).await?;
+    ledger::chunk::write(connection, run.id, ranges, run.spec.retry.attempts).await?;
+    let ids: Vec<i32> = (1..).take(ranges.len()).collect();
+    let items = chunk::items(run.id, 1, &ids, run.parallelism);
+    ledger::run::open_round(connection, run.id, 1, &items).await?;
+    Ok(Answer::round(run.id, 1, run.parallelism, items))
+}

@@ -1,0 +1,113 @@
+//! The recorder: reads the ledger at the end of a round, reconciles, and opens another round or closes the run.
+
+use crate::{
+    answer::Answer,
+    chunk,
+    failure::{Class, Failure},
+    ledger::{
+        self,
+        run::{Run, Summary},
+    },
+    outcome::{self, Decision, Status, Tally},
+    pg::Connection,
+    plan,
+};
+
+/// What recording came to.
+#[derive(Debug)]
+pub struct Recorded {
+    /// What comes next.
+    pub answer: Answer,
+    /// The run as it ended, when this call closed it: what is counted or announced once goes by it.
+    pub closed: Option<Summary>,
+}
+
+/// Ends a round. Called again for the same round it changes nothing and gives the same answer.
+///
+/// # Errors
+/// When what is in flight does not end in time, or the server can't be asked.
+pub async fn round(connection: &Connection, run: i64, round: i32) -> Result<Recorded, Failure> {
+    ledger::schema::require(connection).await?;
+    connection.batch("BEGIN").await?;
+    let recorded = in_transaction(connection, run, round).await;
+    connection.end(recorded).await
+}
+
+async fn in_transaction(connection: &Connection, id: i64, round: i32) -> Result<Recorded, Failure> {
+    let run = ledger::run::lock(connection, id).await?;
+    if !run.status.is_open() || run.round > round {
+        return Ok(Recorded { answer: plan::stored(connection, &run).await?, closed: None });
+    }
+    let tally = ledger::run::summarize(connection, id).await?.tally;
+    match outcome::decide(&tally, run.round, run.round_limit, run.halted) {
+        Decision::AnotherRound => {
+            let next = run.round + 1;
+            let left = ledger::chunk::make_due(connection, id, next, None).await?;
+            let items = chunk::items(id, next, &left, run.parallelism);
+            ledger::run::open_round(connection, id, next, &items).await?;
+            Ok(Recorded { answer: Answer::round(id, next, run.parallelism, items), closed: None })
+        }
+        Decision::Close(status) => close(connection, &run, status, &tally).await,
+    }
+}
+
+async fn close(connection: &Connection, run: &Run, status: Status, tally: &Tally) -> Result<Recorded, Failure> {
+    let why = if status == Status::Incomplete { Some(why_incomplete(connection, run, tally).await?) } else { None };
+    ledger::run::close(connection, run.id, status, tally, why.as_ref()).await?;
+    let closed = ledger::run::load(connection, run.id).await?;
+    let answer = plan::stored(connection, &closed).await?;
+    Ok(Recorded { answer, closed: Some(ledger::run::summarize(connection, run.id).await?) })
+}
+
+async fn why_incomplete(connection: &Connection, run: &Run, tally: &Tally) -> Result<Failure, Failure> {
+    let open = tally.chunks - tally.processed;
+    let next =
+        format!("`stagemill chunks {} --open` lists them, `stagemill resume {}` tries them again", run.id, run.id);
+    let Some(main) = ledger::chunk::main_failure(connection, run.id).await? else {
+        return Ok(Failure::new(
+            Class::Incomplete,
+            format!("{open} of {} chunks were not applied; {next}", tally.chunks),
+        ));
+    };
+    let text = format!(
+        "{open} of {} chunks were not applied, {} of them for {} (chunk {} first: {}); {next}",
+        tally.chunks, main.chunks, main.class, main.first, main.error
+    );
+    let mut failure = Failure::new(Class::Incomplete, text);
+    failure.sqlstate = main.sqlstate;
+    Ok(failure)
+}
+
+/// Closes the run of a start whose planning failed for good, if it came to a run at all. Nothing of it was applied.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn planning_failed(connection: &Connection, owner: &str, failure: &Failure) -> Result<(), Failure> {
+    if let Some(run) = ledger::run::of_owner(connection, owner).await?.filter(|run| run.status == Status::Planning) {
+        ledger::run::close(connection, run.id, Status::Failed, &Tally::default(), Some(failure)).await?;
+    }
+    Ok(())
+}
+
+/// Closes the run of a start that was ended from outside. What is in flight ends first; what was applied stays, and `resume` goes on.
+///
+/// # Errors
+/// When what is in flight does not end in time, or the server can't be asked.
+pub async fn ended_from_outside(
+    connection: &Connection,
+    owner: &str,
+    failure: &Failure,
+) -> Result<Option<Summary>, Failure> {
+    let Some(run) = ledger::run::of_owner(connection, owner).await?.filter(|run| run.status.is_open()) else {
+        return Ok(None);
+    };
+    connection.batch("BEGIN").await?;
+    let closed = async {
+        ledger::run::lock(connection, run.id).await?;
+        let tally = ledger::run::summarize(connection, run.id).await?.tally;
+        ledger::run::close(connection, run.id, Status::Failed, &tally, Some(failure)).await?;
+        ledger::run::summarize(connection, run.id).await.map(Some)
+    };
+    let closed = closed.await;
+    connection.end(closed).await
+}
