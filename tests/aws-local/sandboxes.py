@@ -172,6 +172,8 @@ class Functions:
 
     def start_sandbox(self, function: Function) -> Sandbox:
         self.started[function.name] += 1
+        if self.started[function.name] > SANDBOXES:
+            raise RuntimeError(f"more than {SANDBOXES} processes of {function.name}: raise SANDBOXES")
         name = f"{function.name}-{self.started[function.name]}"
         process = self.runtime.watchdog.start(
             [function.binary], self.directory / f"{name}.log", env=self.environment(function, name), cwd=self.directory
@@ -211,6 +213,9 @@ class Functions:
             for function in self.functions.values():
                 function.environment.update(variables)
             idle = [sandbox for sandbox in self.sandboxes.values() if not sandbox.busy]
+            for sandbox in idle:
+                # Not to be given a call any more.
+                sandbox.busy = True
         for sandbox in idle:
             stop(sandbox.process)
 

@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use binaries::binaries;
+#[allow(unused_imports, reason = "for the signatures of helpers in tests")]
+pub use execution::Outcome;
 pub use execution::Status;
 use front::Front;
 pub use function::{FunctionName, Setup};
@@ -36,7 +38,6 @@ const STATE_MACHINE: &str = "statemachine/apply.asl.json";
 /// A running local AWS.
 #[derive(Debug)]
 pub struct Cloud {
-    // Before the folder: it is stopped first.
     front: Front,
     states: aws_sdk_sfn::Client,
     secrets: aws_sdk_secretsmanager::Client,

@@ -13,7 +13,7 @@ use crate::{
 /// violations for rows that exist, burns a sequence value for each of them and locks rows that its WHERE skips (PostgreSQL 15).
 pub fn apply(mapping: &Mapping, range: &Range) -> String {
     let mut with = vec![staged(mapping, range)];
-    let [mut inserted, mut updated, mut duplicates] = ["0"; 3].map(str::to_owned);
+    let [mut inserted, mut updated, mut duplicates] = ["0::bigint"; 3].map(str::to_owned);
     if matches!(mapping.operation, Operation::Update | Operation::Upsert) {
         with.push(format!("u AS (\n{}\n)", update(mapping)));
         updated = count("u");

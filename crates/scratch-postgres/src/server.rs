@@ -11,7 +11,7 @@ use crate::watcher::Watcher;
 use crate::{Builder, Error, Shutdown, cluster, find, port, url};
 
 /// The superuser.
-pub(crate) const USER: &str = "stagemill";
+pub(crate) const USER: &str = "scratch";
 
 /// How often to look for another port when somebody took the one we found.
 const PORT_ATTEMPTS: usize = 5;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The folder of the functions' binaries: what `STAGEMILL_FUNCTIONS` names, else they are built now, once, as they are
+/// The folder of the functions' binaries: what `STAGEMILL_FUNCTIONS` names (an absolute path), else they are built now, once, as they are
 /// shipped. That takes minutes when nothing is built yet, so the Makefile does it before the tests.
 pub fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
@@ -18,8 +18,7 @@ fn build() -> PathBuf {
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     cargo.current_dir(&root).args(["build", "--release", "--message-format=json-render-diagnostics"]);
     for function in FunctionName::ALL {
-        // The packages are named after their binaries, with a prefix.
-        cargo.args(["-p", &format!("*{}", function.name())]);
+        cargo.args(["-p", function.name()]);
     }
     let output = cargo.stderr(Stdio::inherit()).output().expect("cargo can be run");
     assert!(output.status.success(), "the functions do not compile");

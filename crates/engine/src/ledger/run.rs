@@ -170,23 +170,39 @@ pub async fn open(connection: &Connection, new: &NewRun<'_>) -> Result<Opened, F
         (&parallelism, Type::INT4),
         (&rounds, Type::INT4),
     ];
+    if let Some(other) = in_the_way(connection, new, &stage, &target).await? {
+        return Ok(other);
+    }
+    // Asked first and not only caught, since a refused insert uses up an id.
     let sql = "INSERT INTO stagemill.run (job, owner, trigger_id, spec, mapping, stage_table, target_table, shares_tables, parallelism, round_limit)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING run_id";
     if let Some(row) = connection.query_opt(sql, &params).await? {
         return Ok(Opened::New(row.get(0)));
     }
+    // Another start was quicker in this moment. When it has ended since, the caller may try again at once.
+    let gone = || Failure::new(Class::Contention, "another run of the job ended at this moment");
+    in_the_way(connection, new, &stage, &target).await?.ok_or_else(gone)
+}
+
+/// The run that keeps a new one out.
+async fn in_the_way(
+    connection: &Connection,
+    new: &NewRun<'_>,
+    stage: &str,
+    target: &str,
+) -> Result<Option<Opened>, Failure> {
     let sql = "SELECT run_id FROM stagemill.run WHERE job = $1 AND trigger_id = $2";
     if let Some(row) = connection.query_opt(sql, &[(&new.job.name, Type::TEXT), (&new.trigger_id, Type::TEXT)]).await? {
-        return Ok(Opened::Duplicate(row.get(0)));
+        return Ok(Some(Opened::Duplicate(row.get(0))));
     }
     let sql = "SELECT run_id FROM stagemill.run
-               WHERE ended_at IS NULL AND (job = $1 OR (stage_table = $2 AND target_table = $3 AND NOT shares_tables)) ORDER BY job = $1 DESC LIMIT 1";
-    let taken =
-        connection.query_opt(sql, &[(&new.job.name, Type::TEXT), (&stage, Type::TEXT), (&target, Type::TEXT)]).await?;
-    match taken {
-        Some(row) => Ok(Opened::Taken(open_run(connection, row.get(0)).await?)),
-        // It ended between the two statements: the caller may try again at once.
-        None => Err(Failure::new(Class::Contention, "another run of the job ended at this moment")),
+               WHERE ended_at IS NULL AND (job = $1 OR (stage_table = $2 AND target_table = $3 AND NOT shares_tables AND NOT $4))
+               ORDER BY job = $1 DESC LIMIT 1";
+    let params: [Param<'_>; 4] =
+        [(&new.job.name, Type::TEXT), (&stage, Type::TEXT), (&target, Type::TEXT), (&new.job.share_tables, Type::BOOL)];
+    match connection.query_opt(sql, &params).await? {
+        Some(row) => Ok(Some(Opened::Taken(open_run(connection, row.get(0)).await?))),
+        None => Ok(None),
     }
 }
 

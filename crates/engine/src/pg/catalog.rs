@@ -40,7 +40,7 @@ SELECT (SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.n)
        AND NOT EXISTS (SELECT 1 FROM pg_catalog.unnest(i.indoption::int2[]) o(flags) WHERE flags & 1 = 1)
        AND NOT EXISTS (SELECT 1 FROM pg_catalog.unnest(i.indclass::oid[]) c(id)
                        JOIN pg_catalog.pg_opclass oc ON oc.oid = c.id WHERE NOT oc.opcdefault)
-       AND NOT EXISTS (SELECT 1 FROM pg_catalog.unnest(i.indkey::int2[], i.indcollation::oid[]) k(attnum, coll)
+       AND NOT EXISTS (SELECT 1 FROM ROWS FROM (pg_catalog.unnest(i.indkey::int2[]), pg_catalog.unnest(i.indcollation::oid[])) k(attnum, coll)
                        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                        WHERE k.coll IS NOT NULL AND a.attcollation <> k.coll),
        COALESCE((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false)

@@ -1,0 +1,255 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
+
+const AFTER_HELP: &str = "\
+Examples:
+  stagemill demo                            see it work on a throw-away server
+  export DATABASE_URL=postgres://etl@db.example.com/edw PGPASSWORD=...
+  stagemill init                            create the ledger, once a database
+  stagemill check jobs/sm_account.json      everything that is wrong with a job
+  stagemill plan jobs/sm_account.json       the chunks and the SQL, nothing written
+  stagemill run jobs/sm_account.json        apply it
+  stagemill status                          the log table
+  stagemill chunks 12 --open                what of run 12 was not applied, and why
+  stagemill resume 12                       apply that, and nothing twice
+
+Exit codes:
+  0 done   1 run failed, or rows not applied   2 bad job or arguments   3 cannot connect
+  4 ledger missing or of another version   5 another run is open   70 defect   130 interrupted";
+
+/// Applies a stage table to a target table on PostgreSQL, in parallel chunks, every staged row exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "stagemill", version, after_help = AFTER_HELP, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the server is.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub(crate) struct ConnectArgs {
+    /// postgres://user@host:port/database, or libpq's `host=... dbname=...`. What it leaves out comes from PGHOST, PGPORT, PGUSER,
+    /// PGPASSWORD, PGDATABASE, PGSSLMODE and ~/.pgpass; without a host, from the local socket. A password here is seen by everyone who
+    /// lists processes.
+    #[arg(
+        long,
+        global = true,
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Connection"
+    )]
+    pub(crate) database_url: Option<String>,
+    /// Trust these certificates (PEM) and no others: the RDS bundle, your own authority's. TLS is verified, chain and host name, except on
+    /// sockets and loopback.
+    #[arg(long, global = true, env = "PGSSLROOTCERT", value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Connection")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create the ledger (schema `stagemill`) in the database, or bring it up to date
+    Init,
+    /// Check a job against the database: every finding at once, each with its remedy
+    Check(JobArgs),
+    /// Show what a run would do: the chunks and the SQL; nothing is written
+    Plan(PlanArgs),
+    /// Run a job
+    Run(RunArgs),
+    /// List runs, or show one
+    Status(StatusArgs),
+    /// List the chunks of a run
+    Chunks(ChunksArgs),
+    /// Go on with a run: only what was not applied is applied
+    Resume(ResumeArgs),
+    /// The job table: jobs by name
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Print the JSON Schema of a job file, for editors
+    Schema,
+    /// Show it all on a throw-away PostgreSQL server, compared with a single statement
+    Demo(DemoArgs),
+    /// Print a completion script
+    Completions(CompletionsArgs),
+}
+
+impl Command {
+    /// Whether a program reads the output.
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            Self::Check(args) => args.json,
+            Self::Plan(args) => args.job.json,
+            Self::Run(args) => args.drive.json,
+            Self::Status(args) => args.json,
+            Self::Chunks(args) => args.json,
+            Self::Resume(args) => args.drive.json,
+            Self::Job(JobCommand::List { json } | JobCommand::Show { json, .. } | JobCommand::Put { json, .. }) => {
+                *json
+            }
+            Self::Init | Self::Schema | Self::Demo(_) | Self::Completions(_) => false,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct JobArgs {
+    /// A job file, or the name of a job in the job table
+    #[arg(value_name = "JOB_OR_FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) job: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What may be changed of a job for one time.
+#[derive(Debug, Default, Clone, Copy, ClapArgs)]
+pub(crate) struct Changes {
+    /// Chunks applied at a time, instead of the job's
+    #[arg(long, value_name = "N")]
+    pub(crate) parallelism: Option<u32>,
+    /// Rows a chunk, instead of the job's
+    #[arg(long, value_name = "N")]
+    pub(crate) rows: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  stagemill run jobs/sm_account.json
+  stagemill run sm_account --parallelism 16          a job of the job table, with more sessions
+  stagemill run sm_account --quiet --json            for cron: JSON on stdout, errors on stderr
+
+Ctrl-C lets the chunks in flight finish and leaves a run that `stagemill resume` completes; a second
+Ctrl-C ends at once, and the server rolls back what was in flight. Neither loses or repeats a row.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = RUN_HELP)]
+pub(crate) struct RunArgs {
+    /// A job file, or the name of a job in the job table
+    #[arg(value_name = "JOB_OR_FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+    /// Close an open run of this job whose owner died, and start anew: what that run applied is applied again. `stagemill resume` is
+    /// what completes it instead
+    #[arg(long)]
+    pub(crate) abandon: bool,
+    #[command(flatten)]
+    pub(crate) drive: DriveArgs,
+}
+
+/// How a run is shown while it is driven.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub(crate) struct DriveArgs {
+    /// Where the log file goes: <job>_<YYYYMMDD_HHMMSS>.log, one JSON object a line
+    #[arg(long, env = "STAGEMILL_LOG_DIR", default_value = ".", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) log_dir: PathBuf,
+    /// No progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    /// Show this run in detail
+    pub(crate) run: Option<i64>,
+    /// Runs of this job only
+    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    pub(crate) job: Option<String>,
+    /// How many of the newest runs
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..), conflicts_with = "run")]
+    pub(crate) limit: i64,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ChunksArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// Only the chunks that were not applied
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// Show the server's own words for each failure: they can hold values of the rows
+    #[arg(long)]
+    pub(crate) detail: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ResumeArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// Go on although somebody seems to be alive on it: no row is applied twice, but the two disturb each other
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) drive: DriveArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Store a job under its name, in the place of one that is there
+    Put {
+        /// The job file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the jobs
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a job
+    Show {
+        /// Its name
+        name: String,
+        /// Print JSON (it always does)
+        #[arg(long, hide = true)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// Staged rows: nine in ten are of accounts that exist
+    #[arg(long, default_value_t = 400_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=100_000_000))]
+    pub(crate) rows: u32,
+    /// Rows of the target table
+    #[arg(long, default_value_t = 4_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000_000))]
+    pub(crate) target_rows: u32,
+    /// Chunks applied at a time, instead of the job's
+    #[arg(long, value_name = "N")]
+    pub(crate) parallelism: Option<u32>,
+    /// Keep the server until Ctrl-C, and print its URL
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}

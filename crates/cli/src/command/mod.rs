@@ -1,0 +1,42 @@
+//! One file a command, all of one shape: `run(args, world)`.
+
+mod check;
+mod chunks;
+mod completions;
+mod demo;
+mod init;
+mod job;
+mod plan;
+mod resume;
+mod run;
+mod schema;
+mod status;
+mod taken;
+
+use crate::{
+    args::Command,
+    exit::{CliError, Exit},
+    log,
+    world::World,
+};
+
+/// Runs what was typed.
+pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliError> {
+    // Those that drive a run have a log file, and start it when they know the job.
+    if !matches!(command, Command::Run(_) | Command::Resume(_)) {
+        log::start(world, None)?;
+    }
+    match command {
+        Command::Init => init::run(world).await,
+        Command::Check(args) => check::run(args, world).await,
+        Command::Plan(args) => plan::run(args, world).await,
+        Command::Run(args) => run::run(args, world).await,
+        Command::Status(args) => status::run(args, world).await,
+        Command::Chunks(args) => chunks::run(args, world).await,
+        Command::Resume(args) => resume::run(args, world).await,
+        Command::Job(args) => job::run(args, world).await,
+        Command::Schema => schema::run(world),
+        Command::Demo(args) => Box::pin(demo::run(args, world)).await,
+        Command::Completions(args) => completions::run(args, world),
+    }
+}

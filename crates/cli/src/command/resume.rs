@@ -1,0 +1,24 @@
+//! `stagemill resume`: goes on with a run; only what was not applied is applied.
+
+use stagemill_engine::{ledger, resume};
+
+use crate::{
+    args::ResumeArgs,
+    drive::{self, Show},
+    exit::{CliError, Exit},
+    log, server,
+    world::World,
+};
+
+pub(crate) async fn run(args: ResumeArgs, world: &World) -> Result<Exit, CliError> {
+    let (server, connection) = server::connect_with_ledger(&world.connect).await?;
+    let run = ledger::run::load(&connection, args.run).await?;
+    let log = log::start(world, Some((&args.drive.log_dir, &run.job)))?;
+    let show = Show { quiet: args.drive.quiet, json: args.drive.json, log };
+    let owner = drive::owner();
+    let opened = async { Ok(resume::run(&connection, args.run, &owner, args.force).await?) };
+    let answer = world.unless_stopped(&format!("run {} is as it was", args.run), opened).await?;
+    drop(connection);
+    let ended = Box::pin(drive::drive(world, &server, answer, &owner, &show)).await?;
+    drive::conclude(world, &ended, &show)
+}

@@ -1,0 +1,162 @@
+//! What `run`, `resume` and `demo` share: driving a run to its end, and saying how it ended.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use stagemill_engine::{
+    answer::Answer,
+    apply::Report,
+    failure::Class,
+    ledger::{self, run::Summary},
+    local::{Driver, Ended},
+    outcome::Status,
+    pg::Server,
+};
+
+use crate::{
+    exit::{CliError, Exit},
+    progress::Progress,
+    server, table,
+    world::World,
+};
+
+/// How a run is shown.
+#[derive(Debug, Default)]
+pub(crate) struct Show {
+    /// Without progress.
+    pub(crate) quiet: bool,
+    /// The summary as JSON.
+    pub(crate) json: bool,
+    /// Where the log file is.
+    pub(crate) log: Option<PathBuf>,
+}
+
+impl Show {
+    /// Says something about the run's progress, unless that is not wanted.
+    pub(crate) fn say(&self, world: &World, text: &str) {
+        if !self.quiet {
+            world.say(text);
+        }
+    }
+}
+
+/// This process in the ledger: host, process, and when it started, so that no two are ever the same.
+pub(crate) fn owner() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{}:{}:{}", host(), std::process::id(), now.as_nanos())
+}
+
+/// This machine's name.
+pub(crate) fn host() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Drives a run from its first items to its end.
+pub(crate) async fn drive(world: &World, server: &Server, answer: Answer, owner: &str, show: &Show) -> Result<Ended, CliError> {
+    let id = answer.run;
+    let connection = server::connect(server).await?;
+    let planned = ledger::run::summarize(&connection, id).await?;
+    drop(connection);
+    let log = show.log.as_ref().map(|path| format!("; log {}", path.display())).unwrap_or_default();
+    show.say(
+        world,
+        &format!(
+            "run {id}: {} to {}, {} in {}{log}",
+            planned.stage,
+            planned.target,
+            table::many(planned.tally.chunks, "chunk", "chunks"),
+            table::many(i64::from(answer.max_concurrency), "session", "sessions")
+        ),
+    );
+    tracing::info!(run = id, job = planned.job, stage = planned.stage, target_table = planned.target, chunks = planned.tally.chunks,
+        chunks_left = planned.tally.left, parallelism = planned.parallelism, owner, "run {id} of job {} starts round {}", planned.job, answer.round);
+    let progress = Progress::start(world, &planned.job, id, &planned.tally, show.quiet);
+    let report = |report: Report<'_>| progress.report(&report);
+    let driver = Driver { server, worker: owner, stop: world.stop(), report: &report };
+    let ended = driver.run(answer).await;
+    progress.finish();
+    ended.map_err(|failure| {
+        tracing::error!(run = id, class = ?failure.class, sqlstate = failure.sqlstate, "run {id} was left: {failure}");
+        let hint = match failure.class {
+            Class::RunClosed => format!("run {id} went to another owner, or was closed: `stagemill status {id}` shows what became of it"),
+            _ => format!("run {id} is left open, and what it applied is safe: `stagemill resume {id}` goes on with the rest"),
+        };
+        CliError::hinted(failure.while_doing(&format!("run {id}")), hint)
+    })
+}
+
+/// Prints how a run ended, and gives the code to end with.
+pub(crate) fn conclude(world: &World, ended: &Ended, show: &Show) -> Result<Exit, CliError> {
+    let (Ended::Closed(summary) | Ended::Interrupted(summary)) = ended;
+    log_end(summary);
+    let log = show.log.as_ref().map(|path| path.display().to_string());
+    if show.json {
+        let mut value = json!(summary);
+        value["log"] = json!(log);
+        world.print_json(&value)?;
+    } else {
+        world.print(&table::summary(summary, log.as_deref()).to_string())?;
+    }
+    let next = next(summary, matches!(ended, Ended::Interrupted(_)));
+    if let Some(next) = next {
+        world.say(&next);
+    }
+    Ok(match (ended, summary.status) {
+        (Ended::Interrupted(_), _) => Exit::Interrupted,
+        (_, Status::Complete) => Exit::Done,
+        _ => Exit::NotApplied,
+    })
+}
+
+fn log_end(summary: &Summary) {
+    let (run, tally, counts) = (summary.run, &summary.tally, &summary.tally.counts);
+    tracing::info!(
+        run,
+        job = summary.job,
+        status = summary.status.as_str(),
+        staged_rows = counts.staged,
+        inserted_rows = counts.inserted,
+        updated_rows = counts.updated,
+        skipped_rows = counts.skipped,
+        chunks = tally.chunks,
+        chunks_processed = tally.processed,
+        chunks_failed = tally.failed,
+        retries = tally.retries,
+        duration_s = summary.seconds,
+        class = summary.error_class,
+        sqlstate = summary.sqlstate,
+        "run {run} of job {} ended {}: {} of {} chunks applied, {} rows{}",
+        summary.job,
+        summary.status.as_str(),
+        tally.processed,
+        tally.chunks,
+        counts.staged,
+        summary.error.as_ref().map(|error| format!("; {error}")).unwrap_or_default(),
+    );
+}
+
+/// What to type next, after a run that is not complete.
+pub(crate) fn next(summary: &Summary, interrupted: bool) -> Option<String> {
+    let (id, job) = (summary.run, &summary.job);
+    let left = table::many(summary.tally.chunks - summary.tally.processed, "chunk is", "chunks are");
+    Some(match summary.status {
+        Status::Complete | Status::Planning => return None,
+        Status::Running if !interrupted => return None,
+        Status::Running | Status::Interrupted => {
+            format!("run {id} was interrupted, {left} left; nobody is working on it\n  stagemill resume {id}           goes on with the rest")
+        }
+        Status::Incomplete => format!(
+            "run {id} is not complete: {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}           tries them again, once the cause is mended"
+        ),
+        Status::Failed if summary.tally.chunks == 0 => {
+            format!("run {id} failed before anything was applied: mend the cause, then start job {job} again")
+        }
+        Status::Failed => format!(
+            "run {id} failed, {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}           goes on with them, once the cause is mended"
+        ),
+        Status::SourceChanged => format!(
+            "run {id} can't go on, {left} not applied: the stage table was rewritten under it, and its chunks mean other rows now\n  start job {job} again: it applies every staged row, those of run {id} again"
+        ),
+        Status::Abandoned => format!("run {id} was abandoned with {left} not applied: a later run took its place"),
+    })
+}

@@ -1,0 +1,43 @@
+//! `stagemill`: applies a stage table to a target table on PostgreSQL, in parallel chunks, every staged row exactly once.
+//!
+//! # Layout
+//!
+//! * [`args`]: what may be typed
+//! * [`world`]: where output goes, and when to stop
+//! * [`exit`]: exit codes, and the errors that lead to them
+//! * [`server`], [`pgpass`]: where the database is
+//! * [`log`], [`progress`], [`table`]: what people see
+//! * [`jobfile`], [`drive`]: what several commands do
+//! * [`command`]: one file a command, all of one shape
+
+mod args;
+mod command;
+mod drive;
+mod exit;
+mod jobfile;
+mod log;
+mod pgpass;
+mod progress;
+mod server;
+mod table;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{args::Args, world::World};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let world = World::new(args.connect);
+    let json = args.command.wants_json();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return world.report(&exit::CliError::Internal(format!("cannot start: {error}")), json),
+    };
+    match runtime.block_on(Box::pin(command::run(args.command, &world))) {
+        Ok(exit) => exit.into(),
+        Err(error) => world.report(&error, json),
+    }
+}

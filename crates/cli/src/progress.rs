@@ -1,0 +1,191 @@
+//! How far a run is: a bar on a terminal, a line every few seconds elsewhere.
+
+use std::{
+    fmt,
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anstyle::AnsiColor;
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use stagemill_engine::{apply::Report, outcome::Tally, retry::Next};
+
+use crate::{
+    log::FILE_ONLY,
+    table::{count, duration, many},
+    world::{Stream, World, styled},
+};
+
+/// Between two lines, where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Failures that are shown as they happen; the log file and `stagemill chunks` have them all.
+const SHOWN: i64 = 5;
+
+/// What the workers have reported so far.
+#[derive(Debug)]
+struct Counters {
+    started: Instant,
+    chunks: i64,
+    /// Chunks and rows that earlier processes applied.
+    before: (i64, i64),
+    applied: AtomicI64,
+    rows: AtomicI64,
+    retries: AtomicI64,
+    failed: AtomicI64,
+}
+
+/// The progress of a run.
+pub(crate) struct Progress<'a> {
+    world: &'a World,
+    run: i64,
+    counters: Arc<Counters>,
+    bar: Option<ProgressBar>,
+    lines: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl<'a> Progress<'a> {
+    /// Starts to show the progress of a run, from what its ledger says.
+    pub(crate) fn start(world: &'a World, job: &str, run: i64, tally: &Tally, quiet: bool) -> Self {
+        let counters = Arc::new(Counters {
+            started: Instant::now(),
+            chunks: tally.chunks,
+            before: (tally.processed, tally.counts.staged),
+            applied: AtomicI64::new(0),
+            rows: AtomicI64::new(0),
+            retries: AtomicI64::new(0),
+            failed: AtomicI64::new(0),
+        });
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (terminal && !quiet).then(|| bar(world, job, &counters));
+        let lines = (!terminal && !quiet).then(|| tokio::spawn(lines(world.bars.clone(), job.to_owned(), Arc::clone(&counters))));
+        Self { world, run, counters, bar, lines }
+    }
+
+    /// Takes a worker's report.
+    pub(crate) fn report(&self, report: &Report<'_>) {
+        match report {
+            Report::Applied { chunk, counts, took } => {
+                self.counters.applied.fetch_add(1, Relaxed);
+                self.counters.rows.fetch_add(counts.staged, Relaxed);
+                tracing::debug!(target: FILE_ONLY, run = self.run, chunk, staged_rows = counts.staged, inserted_rows = counts.inserted,
+                    updated_rows = counts.updated, took_ms = took.as_millis(), "chunk {chunk} was applied");
+                if let Some(bar) = &self.bar {
+                    bar.inc(1);
+                }
+            }
+            Report::Failed { chunk, attempt, failure, next } => {
+                let follows = match next {
+                    Next::Retry => "it is tried again",
+                    Next::NextRound => "it is tried again after the others",
+                    Next::Fail => "it is given up, the others go on",
+                    Next::Halt => "nothing more of the run is started",
+                };
+                tracing::warn!(target: FILE_ONLY, run = self.run, chunk, attempt, class = ?failure.class, sqlstate = failure.sqlstate,
+                    "chunk {chunk} failed in attempt {attempt}: {failure}; {follows}");
+                if matches!(next, Next::Retry | Next::NextRound) {
+                    self.counters.retries.fetch_add(1, Relaxed);
+                } else {
+                    self.show(&format!("chunk {chunk}: {:?}: {failure}; {follows}", failure.class));
+                }
+            }
+        }
+    }
+
+    fn show(&self, text: &str) {
+        let nth = self.counters.failed.fetch_add(1, Relaxed) + 1;
+        if nth <= SHOWN {
+            self.world.say(&format!("{} {text}", styled(Stream::Err, AnsiColor::Yellow, "failed:")));
+        } else if nth == SHOWN + 1 {
+            self.world.say(&format!("more chunks failed: the log file has them, and so has `stagemill chunks {} --open`", self.run));
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+            self.world.bars.remove(bar);
+        }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        if let Some(lines) = &self.lines {
+            lines.abort();
+        }
+    }
+}
+
+fn bar(world: &World, job: &str, counters: &Arc<Counters>) -> ProgressBar {
+    let bar = ProgressBar::new(counters.chunks.unsigned_abs()).with_position(counters.before.0.unsigned_abs());
+    let text = Arc::clone(counters);
+    // The text is made anew at each drawing, so that the rate falls when nothing comes.
+    let style = ProgressStyle::with_template("{prefix:.cyan} {wide_bar:.cyan/dim} {percent:>3} %  {text}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸━")
+        .with_key("text", move |_: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&text.for_bar());
+        });
+    let bar = world.bars.add(bar.with_style(style).with_prefix(job.to_owned()));
+    bar.enable_steady_tick(Duration::from_millis(150));
+    bar
+}
+
+async fn lines(bars: indicatif::MultiProgress, job: String, counters: Arc<Counters>) {
+    loop {
+        tokio::time::sleep(LINE_EVERY).await;
+        crate::world::say(&bars, &format!("{job}: {}", counters.for_line()));
+    }
+}
+
+impl Counters {
+    fn done(&self) -> i64 {
+        self.before.0 + self.applied.load(Relaxed)
+    }
+
+    fn rows_a_second(&self) -> i64 {
+        (self.rows.load(Relaxed) as f64 / self.started.elapsed().as_secs_f64().max(0.001)) as i64
+    }
+
+    /// Time left, by the chunks that this process applied.
+    fn left(&self) -> Option<String> {
+        let applied = self.applied.load(Relaxed);
+        let seconds = self.started.elapsed().as_secs_f64() / applied as f64 * (self.chunks - self.done()) as f64;
+        (applied > 0).then(|| duration_left(seconds))
+    }
+
+    fn retries(&self) -> i64 {
+        self.retries.load(Relaxed)
+    }
+
+    fn for_bar(&self) -> String {
+        let rows = self.before.1 + self.rows.load(Relaxed);
+        let retries = if self.retries() > 0 { format!("  {}", many(self.retries(), "retry", "retries")) } else { String::new() };
+        let left = self.left().map(|left| format!("  {left} left")).unwrap_or_default();
+        format!("{} rows  {}/s  {}/{} chunks{left}{retries}", count(rows), count(self.rows_a_second()), count(self.done()), count(self.chunks))
+    }
+
+    fn for_line(&self) -> String {
+        let left = self.left().map(|left| format!(", about {left} left")).unwrap_or_default();
+        format!(
+            "{} of {} chunks, {} rows, {} rows/s{left}, {}, {} failed",
+            count(self.done()),
+            count(self.chunks),
+            count(self.before.1 + self.rows.load(Relaxed)),
+            count(self.rows_a_second()),
+            many(self.retries(), "retry", "retries"),
+            count(self.failed.load(Relaxed)),
+        )
+    }
+}
+
+/// An estimate needs no fractions.
+fn duration_left(seconds: f64) -> String {
+    if seconds < 59.5 { format!("{:.0} s", seconds.ceil()) } else { duration(seconds) }
+}

@@ -1,0 +1,173 @@
+//! Tables and numbers for people.
+
+use std::io::IsTerminal;
+
+use anstyle::AnsiColor;
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use stagemill_engine::{
+    finding::{Finding, Severity},
+    ledger::run::Summary,
+    outcome::Status,
+};
+
+use crate::world::{Stream, styled};
+
+/// Widest where there is no terminal to ask.
+const WIDTH: u16 = 160;
+
+/// An empty table with a header, as wide as the terminal at most.
+pub(crate) fn new<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = bare();
+    table.set_header(header.map(|title| Cell::new(title).fg(Color::Cyan)));
+    table
+}
+
+fn bare() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if !std::io::stdout().is_terminal() {
+        table.set_width(WIDTH);
+    }
+    table
+}
+
+/// Two columns: what, and its value.
+pub(crate) fn facts(rows: Vec<(&str, Cell)>) -> Table {
+    let mut table = bare();
+    for (name, value) in rows {
+        table.add_row(vec![fact(name), value]);
+    }
+    table
+}
+
+/// The name of a fact.
+pub(crate) fn fact(name: &str) -> Cell {
+    Cell::new(name).fg(Color::Cyan)
+}
+
+/// A number, to the right.
+pub(crate) fn number(n: i64) -> Cell {
+    Cell::new(count(n)).set_alignment(CellAlignment::Right)
+}
+
+/// A run's status, coloured by what it asks of the reader.
+pub(crate) fn status(status: Status) -> Cell {
+    let color = match status {
+        Status::Complete => Color::Green,
+        Status::Planning | Status::Running => Color::Blue,
+        Status::Interrupted | Status::Abandoned => Color::Yellow,
+        Status::Incomplete | Status::Failed | Status::SourceChanged => Color::Red,
+    };
+    Cell::new(status.as_str()).fg(color)
+}
+
+/// Findings, errors first. Not a table: a remedy is there to be copied, and a cell would break it into lines.
+pub(crate) fn findings(findings: &[Finding], stream: Stream) -> String {
+    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    sorted.sort_by_key(|finding| finding.severity);
+    let lines = sorted.iter().map(|finding| {
+        let word = match finding.severity {
+            Severity::Error => styled(stream, AnsiColor::Red, "error  "),
+            Severity::Warning => styled(stream, AnsiColor::Yellow, "warning"),
+        };
+        format!("  {word}  {} {}\n           -> {}", finding.at, finding.fault, finding.remedy)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a run came to.
+pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
+    let tally = &summary.tally;
+    let failed = if tally.failed > 0 { format!(", {} failed", count(tally.failed)) } else { String::new() };
+    let mut rows = vec![
+        ("run", Cell::new(summary.run)),
+        ("job", Cell::new(format!("{}: {} to {}", summary.job, summary.stage, summary.target))),
+        ("status", status(summary.status)),
+        ("rows", Cell::new(rows(summary))),
+        (
+            "chunks",
+            Cell::new(format!(
+                "{} of {} applied{failed}; {}, {}",
+                count(tally.processed),
+                count(tally.chunks),
+                many(tally.retries, "retry", "retries"),
+                many(i64::from(summary.parallelism), "session", "sessions")
+            )),
+        ),
+        ("time", Cell::new(format!("{}, {} rows/s", duration(summary.seconds), count(rate(summary))))),
+    ];
+    rows.extend(summary.error.as_ref().map(|error| ("error", Cell::new(with_code(summary, error)))));
+    rows.extend(log.map(|log| ("log", Cell::new(log))));
+    facts(rows)
+}
+
+fn with_code(summary: &Summary, error: &str) -> String {
+    let class = summary.error_class.as_deref().unwrap_or("error");
+    match &summary.sqlstate {
+        Some(code) => format!("{class} (SQLSTATE {code}): {error}"),
+        None => format!("{class}: {error}"),
+    }
+}
+
+/// Rows by what became of them; kinds that did not occur are left out.
+fn rows(summary: &Summary) -> String {
+    let counts = &summary.tally.counts;
+    let kinds = [
+        (counts.inserted, "inserted"),
+        (counts.updated, "updated"),
+        (counts.deleted, "deleted"),
+        (counts.unchanged, "unchanged"),
+        (counts.skipped, "skipped"),
+        (counts.rejected, "rejected"),
+    ];
+    let parts: Vec<String> =
+        kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{} {kind}", count(*n))).collect();
+    let staged = format!("{} staged", count(counts.staged));
+    if parts.is_empty() { staged } else { format!("{staged} = {}", parts.join(" + ")) }
+}
+
+/// Staged rows a second, over the run's whole time.
+pub(crate) fn rate(summary: &Summary) -> i64 {
+    if summary.seconds > 0.0 { (summary.tally.counts.staged as f64 / summary.seconds) as i64 } else { 0 }
+}
+
+/// `1,234,567`.
+pub(crate) fn count(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut text = String::from(if n < 0 { "-" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 retry`, `2 retries`.
+pub(crate) fn many(n: i64, one: &str, more: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { more })
+}
+
+/// `0.42 s`, `12.3 s`, `4 min 05 s`, `2 h 04 min`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match seconds {
+        s if s < 9.995 => format!("{s:.2} s"),
+        s if s < 59.95 => format!("{s:.1} s"),
+        _ if whole < 3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_read_easily() {
+        assert_eq!([0, 999, 1_000, -1_234_567].map(count), ["0", "999", "1,000", "-1,234,567"]);
+        assert_eq!([0.421, 12.34, 245.0, 7_440.0].map(duration), ["0.42 s", "12.3 s", "4 min 05 s", "2 h 04 min"]);
+        assert_eq!((many(1, "retry", "retries"), many(0, "retry", "retries")), ("1 retry".into(), "0 retries".into()));
+    }
+}

@@ -1,0 +1,143 @@
+//! What a command finds around it: the terminal, the connection that was asked for, the wish to stop.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::OnceLock,
+};
+
+use anstyle::{AnsiColor, Style};
+use indicatif::MultiProgress;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    args::ConnectArgs,
+    exit::{CliError, Exit},
+};
+
+/// The world of one command.
+pub(crate) struct World {
+    /// Where the server is, as typed.
+    pub(crate) connect: ConnectArgs,
+    /// Where bars are drawn: whatever else goes to stderr is written between two drawings.
+    pub(crate) bars: MultiProgress,
+    stop: OnceLock<watch::Receiver<bool>>,
+}
+
+impl World {
+    pub(crate) fn new(connect: ConnectArgs) -> Self {
+        Self { connect, bars: MultiProgress::new(), stop: OnceLock::new() }
+    }
+
+    /// Writes a command's result to stdout. A reader that has seen enough (`stagemill status | head`) is no error.
+    pub(crate) fn print(&self, text: &str) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        match write!(out, "{text}{end}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(CliError::Internal(format!("cannot write to stdout: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a result for programs to stdout.
+    pub(crate) fn print_json(&self, value: &impl serde::Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| CliError::Internal(format!("cannot write JSON: {error}")))?;
+        self.print(&text)
+    }
+
+    /// Tells people something, on stderr.
+    pub(crate) fn say(&self, text: &str) {
+        say(&self.bars, text);
+    }
+
+    /// Reports an error: for people on stderr, for programs on stdout too. Returns the code to end with.
+    pub(crate) fn report(&self, error: &CliError, json: bool) -> ExitCode {
+        if json {
+            // What can't be written to stdout is on stderr all the same.
+            let _ = self.print_json(&error.for_programs());
+        }
+        let text = error.for_people();
+        match error {
+            CliError::Interrupted(_) => self.say(&text),
+            _ => self.say(&format!("{} {text}", styled(Stream::Err, AnsiColor::Red, "error:"))),
+        }
+        error.exit().into()
+    }
+
+    /// Turns true when somebody asks for an end (Ctrl-C, SIGTERM). From the first call on, the first signal only asks; the second one ends the
+    /// process at once, and the server rolls back what is in flight.
+    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.get_or_init(|| listen(self.bars.clone())).clone()
+    }
+
+    /// Runs what may be broken off at any point, until it is done or somebody asks for an end.
+    pub(crate) async fn unless_stopped<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, CliError>>,
+    ) -> Result<T, CliError> {
+        let mut stop = self.stop();
+        tokio::select! {
+            done = work => done,
+            Ok(_) = stop.wait_for(|asked| *asked) => Err(CliError::Interrupted(format!("interrupted: {what}"))),
+        }
+    }
+}
+
+/// Tells people something, on stderr, between two drawings of a bar.
+pub(crate) fn say(bars: &MultiProgress, text: &str) {
+    // Nothing can be told to whoever closed stderr.
+    bars.suspend(|| {
+        let _ = writeln!(io::stderr(), "{text}");
+    });
+}
+
+fn listen(bars: MultiProgress) -> watch::Receiver<bool> {
+    let (asked, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            tracing::warn!("signals can't be listened to: Ctrl-C ends the process at once");
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if asked.send_replace(true) {
+                say(&bars, "ended at once; the server rolls back what was in flight");
+                std::process::exit(Exit::Interrupted as i32);
+            }
+            say(&bars, "stopping: what is in flight finishes; once more ends at once and rolls it back");
+        }
+    });
+    receiver
+}
+
+/// Where a text goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// A text in a colour, where there are colours.
+pub(crate) fn styled(stream: Stream, color: AnsiColor, text: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let terminal = match stream {
+        Stream::Out => io::stdout().is_terminal(),
+        Stream::Err => io::stderr().is_terminal(),
+    };
+    if plain || !terminal {
+        return text.to_owned();
+    }
+    let style = Style::new().bold().fg_color(Some(color.into()));
+    format!("{style}{text}{style:#}")
+}

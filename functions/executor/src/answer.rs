@@ -1,0 +1,94 @@
+//! What the executor answers: its item again, with what is left of it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde::Serialize;
+use stagemill_engine::{
+    apply::Report,
+    chunk::Item,
+    failure::{Class, Failure},
+};
+
+/// Answers in a row that moved nothing, before something must be wrong.
+const PATIENCE: u32 = 3;
+
+/// The executor's answer has its event's shape, so that the state machine hands it back as the next event.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Answer {
+    #[serde(flatten)]
+    item: Item,
+    /// Chunks that were not reached.
+    remaining: usize,
+    /// Seconds to wait before the next call.
+    wait_s: u32,
+}
+
+impl Answer {
+    /// What is left of an item after a call that applied so many chunks.
+    pub(crate) fn new(item: &Item, left: &[i32], applied: u32) -> Result<Self, Failure> {
+        let stalled = if applied > 0 || left.is_empty() { 0 } else { item.stalled + 1 };
+        if stalled >= PATIENCE {
+            return Err(Failure::new(
+                Class::NoProgress,
+                format!(
+                    "{PATIENCE} calls in a row applied no chunk of {} to {}: is there time for one before the deadline?",
+                    item.first, item.last
+                ),
+            ));
+        }
+        let first = left.first().copied().unwrap_or(item.first);
+        Ok(Self { item: Item { first, stalled, ..*item }, remaining: left.len(), wait_s: 0 })
+    }
+}
+
+/// Counts and logs what a call does.
+#[derive(Default)]
+pub(crate) struct Meter {
+    applied: AtomicU32,
+}
+
+impl Meter {
+    /// One line for a chunk that failed; those that are applied are in the ledger.
+    pub(crate) fn report(&self, run: i64, event: &Report<'_>) {
+        match event {
+            Report::Applied { chunk, counts, took } => {
+                self.applied.fetch_add(1, Ordering::Relaxed);
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                tracing::debug!(run, chunk, staged_rows = counts.staged, took_ms, "chunk applied");
+            }
+            Report::Failed { chunk, attempt, failure, next } => {
+                tracing::warn!(run, chunk, attempt, class = ?failure.class, sqlstate = failure.sqlstate, next = ?next, "chunk failed: {}", failure.message());
+            }
+        }
+    }
+
+    /// Chunks applied so far.
+    pub(crate) fn applied(&self) -> u32 {
+        self.applied.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ITEM: Item = Item { run: 7, round: 1, first: 3, last: 9, stalled: 0 };
+
+    #[test]
+    fn the_answer_is_the_next_event() {
+        let answer = Answer::new(&ITEM, &[6, 8, 9], 3).unwrap();
+        let json = serde_json::to_value(&answer).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"run": 7, "round": 1, "first": 6, "last": 9, "stalled": 0, "remaining": 3, "wait_s": 0})
+        );
+    }
+
+    #[test]
+    fn three_answers_without_progress_are_an_error() {
+        let stalled = |n| Answer::new(&Item { stalled: n, ..ITEM }, &[3], 0);
+        assert_eq!(stalled(0).unwrap().item.stalled, 1);
+        assert_eq!(stalled(2).unwrap_err().class, Class::NoProgress);
+        assert_eq!(Answer::new(&Item { stalled: 2, ..ITEM }, &[3], 1).unwrap().item.stalled, 0);
+    }
+}

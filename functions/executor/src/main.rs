@@ -1,0 +1,40 @@
+//! The executor Lambda: applies a range of chunks, and answers with what is left when its time is nearly up.
+
+mod answer;
+
+use lambda_runtime::Context;
+use stagemill_engine::{
+    apply::{self, Worker},
+    chunk::Item,
+    failure::{Class, Failure},
+    ledger,
+};
+use stagemill_lambda::{boot, deadline, session::Session};
+
+use answer::{Answer, Meter};
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let session = Session::from_env().await?;
+    let margin = deadline::margin()?;
+    boot::run(async |item, context: Context| execute(&session, item, &context, margin).await).await
+}
+
+async fn execute(
+    session: &Session,
+    item: Item,
+    context: &Context,
+    margin: std::time::Duration,
+) -> Result<Answer, Failure> {
+    let stop = deadline::stop(context, margin);
+    let connection = session.open().await?;
+    let run = ledger::run::load(&connection, item.run).await?;
+    let meter = Meter::default();
+    let worker = Worker { connection: &connection, run: &run, name: &format!("lambda:{}", context.request_id) };
+    match apply::item(worker, &item, &stop, &|event| meter.report(item.run, &event)).await {
+        Ok(left) => Answer::new(&item, &left, meter.applied()),
+        // Halted or closed: the recorder judges, and this item has nothing more to do.
+        Err(failure) if failure.class == Class::RunClosed => Answer::new(&item, &[], 0),
+        Err(failure) => Err(failure),
+    }
+}

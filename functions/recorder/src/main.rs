@@ -1,0 +1,49 @@
+//! The recorder Lambda: ends a round, closes runs in the log table, and writes their metrics.
+
+mod metric;
+mod request;
+
+use stagemill_engine::{
+    answer::Answer,
+    failure::{Class, Failure},
+    record,
+};
+use stagemill_lambda::{boot, session::Session};
+
+use metric::Metrics;
+use request::Request;
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let session = Session::from_env().await?;
+    let metrics = Metrics::new()?;
+    boot::run(async |request, _| record(&session, &metrics, request).await).await
+}
+
+async fn record(session: &Session, metrics: &Metrics, request: Request) -> Result<Answer, Failure> {
+    let connection = session.open().await?;
+    let (answer, closed) = match request {
+        Request::Round { run, round, .. } => {
+            let recorded = record::round(&connection, run, round).await?;
+            (recorded.answer, recorded.closed)
+        }
+        Request::PlanFailed { start, failure } => {
+            let (error, cause) = failure.read();
+            record::planning_failed(&connection, &start, &Failure::new(Class::Stopped, cause.clone())).await?;
+            (Answer::failed(0, 0, error, cause), None)
+        }
+        Request::ExecutionEnded { execution_ended: ended } => {
+            let cause =
+                format!("its execution ended {}; what was applied stays, `stagemill resume` goes on", ended.status);
+            let closed =
+                record::ended_from_outside(&connection, &ended.execution, &Failure::new(Class::Stopped, cause.clone()))
+                    .await?;
+            (Answer::failed(0, 0, Class::Stopped.error_name(), cause), closed)
+        }
+    };
+    if let Some(run) = closed {
+        tracing::info!(run = run.run, job = run.job, status = run.status.as_str(), "run ended");
+        metrics.write(&run);
+    }
+    Ok(answer)
+}

@@ -1,0 +1,6 @@
+//! The engine against real PostgreSQL.
+
+mod fence;
+mod findings;
+mod oracle;
+mod runs;

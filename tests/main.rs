@@ -1,0 +1,5 @@
+//! Tests of the whole, in one binary: one link, one server, a database for each test.
+
+mod aws;
+mod database;
+mod engine;
