@@ -22,12 +22,12 @@ Exit codes:
 
 /// Applies a stage table to a target table on PostgreSQL, in parallel chunks, every staged row exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "stagemill", version, after_help = AFTER_HELP, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "stagemill", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 /// Where the server is.

@@ -52,7 +52,13 @@ pub(crate) fn host() -> String {
 }
 
 /// Drives a run from its first items to its end.
-pub(crate) async fn drive(world: &World, server: &Server, answer: Answer, owner: &str, show: &Show) -> Result<Ended, CliError> {
+pub(crate) async fn drive(
+    world: &World,
+    server: &Server,
+    answer: Answer,
+    owner: &str,
+    show: &Show,
+) -> Result<Ended, CliError> {
     let id = answer.run;
     let connection = server::connect(server).await?;
     let planned = ledger::run::summarize(&connection, id).await?;
@@ -62,14 +68,25 @@ pub(crate) async fn drive(world: &World, server: &Server, answer: Answer, owner:
         world,
         &format!(
             "run {id}: {} to {}, {} in {}{log}",
-            planned.stage,
-            planned.target,
+            table::plain(&planned.stage),
+            table::plain(&planned.target),
             table::many(planned.tally.chunks, "chunk", "chunks"),
             table::many(i64::from(answer.max_concurrency), "session", "sessions")
         ),
     );
-    tracing::info!(run = id, job = planned.job, stage = planned.stage, target_table = planned.target, chunks = planned.tally.chunks,
-        chunks_left = planned.tally.left, parallelism = planned.parallelism, owner, "run {id} of job {} starts round {}", planned.job, answer.round);
+    tracing::info!(
+        run = id,
+        job = planned.job,
+        stage = planned.stage,
+        target_table = planned.target,
+        chunks = planned.tally.chunks,
+        chunks_left = planned.tally.left,
+        parallelism = planned.parallelism,
+        owner,
+        "run {id} of job {} starts round {}",
+        planned.job,
+        answer.round
+    );
     let progress = Progress::start(world, &planned.job, id, &planned.tally, show.quiet);
     let report = |report: Report<'_>| progress.report(&report);
     let driver = Driver { server, worker: owner, stop: world.stop(), report: &report };
@@ -78,8 +95,12 @@ pub(crate) async fn drive(world: &World, server: &Server, answer: Answer, owner:
     ended.map_err(|failure| {
         tracing::error!(run = id, class = ?failure.class, sqlstate = failure.sqlstate, "run {id} was left: {failure}");
         let hint = match failure.class {
-            Class::RunClosed => format!("run {id} went to another owner, or was closed: `stagemill status {id}` shows what became of it"),
-            _ => format!("run {id} is left open, and what it applied is safe: `stagemill resume {id}` goes on with the rest"),
+            Class::RunClosed => format!(
+                "run {id} went to another owner, or was closed: `stagemill status {id}` shows what became of it"
+            ),
+            _ => format!(
+                "run {id} is left open, and what it applied is safe: `stagemill resume {id}` goes on with the rest"
+            ),
         };
         CliError::hinted(failure.while_doing(&format!("run {id}")), hint)
     })
@@ -143,16 +164,18 @@ pub(crate) fn next(summary: &Summary, interrupted: bool) -> Option<String> {
         Status::Complete | Status::Planning => return None,
         Status::Running if !interrupted => return None,
         Status::Running | Status::Interrupted => {
-            format!("run {id} was interrupted, {left} left; nobody is working on it\n  stagemill resume {id}           goes on with the rest")
+            format!(
+                "run {id} was interrupted, {left} left; nobody is working on it\n  stagemill resume {id}    goes on with the rest"
+            )
         }
         Status::Incomplete => format!(
-            "run {id} is not complete: {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}           tries them again, once the cause is mended"
+            "run {id} is not complete: {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}          tries them again, once the cause is mended"
         ),
         Status::Failed if summary.tally.chunks == 0 => {
             format!("run {id} failed before anything was applied: mend the cause, then start job {job} again")
         }
         Status::Failed => format!(
-            "run {id} failed, {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}           goes on with them, once the cause is mended"
+            "run {id} failed, {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}          goes on with them, once the cause is mended"
         ),
         Status::SourceChanged => format!(
             "run {id} can't go on, {left} not applied: the stage table was rewritten under it, and its chunks mean other rows now\n  start job {job} again: it applies every staged row, those of run {id} again"

@@ -22,7 +22,10 @@ pub(crate) fn is_file(named: &str) -> bool {
 pub(crate) fn read(path: &Path) -> Result<Job, CliError> {
     let text = fs::read_to_string(path).map_err(|error| {
         let what = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file; give a job file, or the name of a job in the job table (`stagemill job list`)".into(),
+            io::ErrorKind::NotFound => {
+                "there is no such file; give a job file, or the name of a job in the job table (`stagemill job list`)"
+                    .into()
+            }
             io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
             _ => error.to_string(),
         };
@@ -37,7 +40,11 @@ async fn from_table(name: &str, server: &Server) -> Result<Job, CliError> {
         ledger::schema::require(&connection).await?;
         ledger::job::get(&connection, name).await
     };
-    looked_up.await.map_err(|failure| CliError::from(failure.while_doing(&format!("no file {name:?} here, so it is a name in the job table of {server}"))))
+    looked_up.await.map_err(|failure| {
+        CliError::from(
+            failure.while_doing(&format!("no file {name:?} here, so it is a name in the job table of {server}")),
+        )
+    })
 }
 
 /// The job with what the command line changes, held to the same ranges as the file.

@@ -32,7 +32,11 @@ pub(crate) fn start(world: &World, file: Option<(&Path, &str)>) -> Result<Option
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("STAGEMILL_LOG")
         .from_env()
-        .map_err(|error| CliError::Usage(format!("STAGEMILL_LOG can't be used: {error}; write info, debug or stagemill_engine=debug")))?;
+        .map_err(|error| {
+            CliError::Usage(format!(
+                "STAGEMILL_LOG can't be used: {error}; write info, debug or stagemill_engine=debug"
+            ))
+        })?;
     let to_file = file.map(|file| {
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file)).with_filter(wanted)
     });
@@ -51,13 +55,17 @@ pub(crate) fn start(world: &World, file: Option<(&Path, &str)>) -> Result<Option
 fn open(folder: &Path, job: &str) -> Result<(PathBuf, File), CliError> {
     let time = jiff::ZonedDateTime::now().strftime("%Y%m%d_%H%M%S").to_string();
     let refused = |error: io::Error| {
-        CliError::Usage(format!("cannot write a log file in {}: {error}; name another folder with --log-dir", folder.display()))
+        CliError::Usage(format!(
+            "cannot write a log file in {}: {error}; name another folder with --log-dir",
+            folder.display()
+        ))
     };
     fs::create_dir_all(folder).map_err(refused)?;
     // Two runs in one second must not share a file.
     for n in 1..100 {
         let more = if n == 1 { String::new() } else { format!("_{n}") };
         let path = folder.join(format!("{job}_{time}{more}.log"));
+        let path = path.strip_prefix(".").map(Path::to_path_buf).unwrap_or(path);
         match OpenOptions::new().append(true).create_new(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return opened.map(|file| (path, file)).map_err(refused),

@@ -24,19 +24,23 @@ mod world;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::{args::Args, world::World};
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let world = World::new(args.connect);
-    let json = args.command.wants_json();
+    let Some(command) = args.command else {
+        world.say(&Args::command().render_help().to_string());
+        return exit::Exit::BadJob.into();
+    };
+    let json = command.wants_json();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return world.report(&exit::CliError::Internal(format!("cannot start: {error}")), json),
     };
-    match runtime.block_on(Box::pin(command::run(args.command, &world))) {
+    match runtime.block_on(Box::pin(command::run(command, &world))) {
         Ok(exit) => exit.into(),
         Err(error) => world.report(&error, json),
     }

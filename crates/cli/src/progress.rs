@@ -16,7 +16,7 @@ use stagemill_engine::{apply::Report, outcome::Tally, retry::Next};
 
 use crate::{
     log::FILE_ONLY,
-    table::{count, duration, many},
+    table::{count, many, whole_duration},
     world::{Stream, World, styled},
 };
 
@@ -62,7 +62,8 @@ impl<'a> Progress<'a> {
         });
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| bar(world, job, &counters));
-        let lines = (!terminal && !quiet).then(|| tokio::spawn(lines(world.bars.clone(), job.to_owned(), Arc::clone(&counters))));
+        let lines = (!terminal && !quiet)
+            .then(|| tokio::spawn(lines(world.bars.clone(), job.to_owned(), Arc::clone(&counters))));
         Self { world, run, counters, bar, lines }
     }
 
@@ -101,7 +102,10 @@ impl<'a> Progress<'a> {
         if nth <= SHOWN {
             self.world.say(&format!("{} {text}", styled(Stream::Err, AnsiColor::Yellow, "failed:")));
         } else if nth == SHOWN + 1 {
-            self.world.say(&format!("more chunks failed: the log file has them, and so has `stagemill chunks {} --open`", self.run));
+            self.world.say(&format!(
+                "more chunks failed: the log file has them, and so has `stagemill chunks {} --open`",
+                self.run
+            ));
         }
     }
 
@@ -157,7 +161,7 @@ impl Counters {
     fn left(&self) -> Option<String> {
         let applied = self.applied.load(Relaxed);
         let seconds = self.started.elapsed().as_secs_f64() / applied as f64 * (self.chunks - self.done()) as f64;
-        (applied > 0).then(|| duration_left(seconds))
+        (applied > 0).then(|| whole_duration(seconds.ceil()))
     }
 
     fn retries(&self) -> i64 {
@@ -166,9 +170,16 @@ impl Counters {
 
     fn for_bar(&self) -> String {
         let rows = self.before.1 + self.rows.load(Relaxed);
-        let retries = if self.retries() > 0 { format!("  {}", many(self.retries(), "retry", "retries")) } else { String::new() };
+        let retries =
+            if self.retries() > 0 { format!("  {}", many(self.retries(), "retry", "retries")) } else { String::new() };
         let left = self.left().map(|left| format!("  {left} left")).unwrap_or_default();
-        format!("{} rows  {}/s  {}/{} chunks{left}{retries}", count(rows), count(self.rows_a_second()), count(self.done()), count(self.chunks))
+        format!(
+            "{} rows  {}/s  {}/{} chunks{left}{retries}",
+            count(rows),
+            count(self.rows_a_second()),
+            count(self.done()),
+            count(self.chunks)
+        )
     }
 
     fn for_line(&self) -> String {
@@ -185,7 +196,25 @@ impl Counters {
     }
 }
 
-/// An estimate needs no fractions.
-fn duration_left(seconds: f64) -> String {
-    if seconds < 59.5 { format!("{:.0} s", seconds.ceil()) } else { duration(seconds) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_it_is_and_how_long_it_takes() {
+        let counters = Counters {
+            started: Instant::now() - Duration::from_secs(10),
+            chunks: 100,
+            before: (20, 1_000),
+            applied: 40.into(),
+            rows: 200_000.into(),
+            retries: 1.into(),
+            failed: 0.into(),
+        };
+        let line = counters.for_line();
+        assert!(line.starts_with("60 of 100 chunks, 201,000 rows, "), "{line}");
+        assert!(line.contains(" rows/s, about 1") && line.ends_with("s left, 1 retry, 0 failed"), "{line}");
+        let fresh = Counters { applied: 0.into(), rows: 0.into(), retries: 0.into(), ..counters };
+        assert_eq!(fresh.for_bar(), "1,000 rows  0/s  20/100 chunks");
+    }
 }

@@ -54,9 +54,13 @@ pub(crate) async fn connect(server: &Server) -> Result<Connection, CliError> {
         let hint = match failure.class {
             Class::CredentialsRefused => format!("correct user and password; {WAYS}"),
             Class::Configuration if failure.message().contains("TLS:") => {
-                "name the authority's certificates with --ca-file or PGSSLROOTCERT (for RDS: the region's bundle)".into()
+                "name the authority's certificates with --ca-file or PGSSLROOTCERT (for RDS: the region's bundle)"
+                    .into()
             }
             Class::Configuration => return CliError::Connect(failure.to_string()),
+            Class::BadJob if failure.sqlstate.as_deref() == Some("3D000") => {
+                "correct the database's name in the URL or in PGDATABASE".into()
+            }
             Class::Overloaded => "the server has no session to spare: try again later, or end some".into(),
             _ => format!("see whether it is up and the address is right; {WAYS}"),
         };
@@ -74,7 +78,9 @@ pub(crate) async fn connect_with_ledger(args: &ConnectArgs) -> Result<(Server, C
 
 /// Checks that the ledger is there, in this program's version.
 pub(crate) async fn require_ledger(server: &Server, connection: &Connection) -> Result<(), CliError> {
-    ledger::schema::require(connection).await.map_err(|failure| CliError::from(failure.while_doing(&server.to_string())))
+    ledger::schema::require(connection)
+        .await
+        .map_err(|failure| CliError::from(failure.while_doing(&server.to_string())))
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -174,12 +180,20 @@ fn ssl_mode(word: Option<&str>) -> Result<SslMode, CliError> {
 }
 
 fn trust(file: Option<&str>) -> Result<Trust, CliError> {
-    match file {
-        None | Some("system") => Ok(Trust::System),
-        Some(path) => fs::read(path).map(Trust::Only).map_err(|error| {
-            let failure = Failure::new(Class::Configuration, format!("cannot read the trusted certificates {path}: {error}"));
-            CliError::hinted(failure, "correct --ca-file, PGSSLROOTCERT or the URL's sslrootcert")
-        }),
+    let path = match file {
+        None | Some("system") => return Ok(Trust::System),
+        Some(path) => path,
+    };
+    let refused = |what: String| {
+        let failure =
+            Failure::new(Class::Configuration, format!("the trusted certificates {path} can't be used: {what}"));
+        CliError::hinted(failure, "correct --ca-file, PGSSLROOTCERT or the URL's sslrootcert")
+    };
+    let pem = fs::read(path).map_err(|error| refused(error.to_string()))?;
+    if String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+        Ok(Trust::Only(pem))
+    } else {
+        Err(refused("it holds no certificate in PEM".into()))
     }
 }
 
@@ -193,7 +207,7 @@ struct Options {
 
 fn take_ssl_options(text: &str) -> Options {
     let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    let (pairs, head, glue) = match text.split_once('?') {
+    let (pairs, head, glue) = match text.rsplit_once('?') {
         Some((head, query)) if is_url => (query.split('&').map(str::to_owned).collect(), format!("{head}?"), "&"),
         _ if is_url => (Vec::new(), text.to_owned(), "&"),
         _ => (words(text), String::new(), " "),
@@ -241,7 +255,10 @@ mod tests {
     #[test]
     fn libpq_s_ssl_options_are_taken_out_of_either_form() {
         for (text, rest) in [
-            ("postgres://u@h/d?sslmode=verify-full&connect_timeout=3&sslrootcert=%2Fca.pem", "postgres://u@h/d?connect_timeout=3"),
+            (
+                "postgres://u@h/d?sslmode=verify-full&connect_timeout=3&sslrootcert=%2Fca.pem",
+                "postgres://u@h/d?connect_timeout=3",
+            ),
             ("host=h sslmode = verify-full user='a b' sslrootcert='/ca.pem'", "host=h user='a b'"),
         ] {
             let options = take_ssl_options(text);
@@ -249,6 +266,7 @@ mod tests {
             assert_eq!(options.sslmode.as_deref(), Some("verify-full"));
             assert_eq!(options.sslrootcert.as_deref(), Some("/ca.pem"));
         }
+        assert_eq!(take_ssl_options("postgres://u:a?b@h/d?sslmode=require").rest, "postgres://u:a?b@h/d?");
         assert_eq!(take_ssl_options("postgres://u@h/d").rest, "postgres://u@h/d");
     }
 
@@ -257,7 +275,7 @@ mod tests {
         for (url, fragment) in [
             ("postgres://etl:s3cret@h:port/d", "`port`"),
             ("postgres://etl:s3cret@h/d?sslcert=x", "`sslcert`"),
-            ("postgres://etl:s3?cret@h/d", "%3F"),
+            ("postgres://etl:s3cret@h/d?%", "%3F"),
             ("postgres://etl:p@s3cret@h/d", "more than one @"),
             ("mysql://etl:s3cret@h/d", "postgres://"),
             ("postgres://etl:s3cret@h/d?sslmode=sure", "sslmode"),

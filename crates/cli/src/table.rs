@@ -81,7 +81,7 @@ pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
     let failed = if tally.failed > 0 { format!(", {} failed", count(tally.failed)) } else { String::new() };
     let mut rows = vec![
         ("run", Cell::new(summary.run)),
-        ("job", Cell::new(format!("{}: {} to {}", summary.job, summary.stage, summary.target))),
+        ("job", Cell::new(format!("{}: {} to {}", summary.job, plain(&summary.stage), plain(&summary.target)))),
         ("status", status(summary.status)),
         ("rows", Cell::new(rows(summary))),
         (
@@ -94,7 +94,7 @@ pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
                 many(i64::from(summary.parallelism), "session", "sessions")
             )),
         ),
-        ("time", Cell::new(format!("{}, {} rows/s", duration(summary.seconds), count(rate(summary))))),
+        ("time", Cell::new(format!("{}, {} rows/s", duration(seconds(summary)), count(rate(summary))))),
     ];
     rows.extend(summary.error.as_ref().map(|error| ("error", Cell::new(with_code(summary, error)))));
     rows.extend(log.map(|log| ("log", Cell::new(log))));
@@ -126,9 +126,34 @@ fn rows(summary: &Summary) -> String {
     if parts.is_empty() { staged } else { format!("{staged} = {}", parts.join(" + ")) }
 }
 
+/// Seconds from a run's start to its end, or to the last sign of life of one that was interrupted.
+pub(crate) fn seconds(summary: &Summary) -> f64 {
+    match (summary.status, summary.silent_seconds) {
+        (Status::Interrupted, Some(silent)) => summary.seconds - silent,
+        _ => summary.seconds,
+    }
+}
+
 /// Staged rows a second, over the run's whole time.
 pub(crate) fn rate(summary: &Summary) -> i64 {
-    if summary.seconds > 0.0 { (summary.tally.counts.staged as f64 / summary.seconds) as i64 } else { 0 }
+    (summary.tally.counts.staged as f64 / seconds(summary).max(0.001)) as i64
+}
+
+/// A name without the quotes that SQL can do without: `"edw_ods"."Account"` is `edw_ods."Account"`.
+pub(crate) fn plain(name: &str) -> String {
+    let simple = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    if name.contains("\"\"") {
+        return name.to_owned();
+    }
+    let mut text = String::new();
+    for (n, part) in name.split('"').enumerate() {
+        // Every other part is inside quotes.
+        text += &if n % 2 == 1 && !simple(part) { format!("\"{part}\"") } else { part.to_owned() };
+    }
+    text
 }
 
 /// `1,234,567`.
@@ -160,6 +185,11 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// The same where fractions of a second would say nothing.
+pub(crate) fn whole_duration(seconds: f64) -> String {
+    if seconds < 59.5 { format!("{:.0} s", seconds.max(0.0)) } else { duration(seconds) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +198,7 @@ mod tests {
     fn numbers_and_times_read_easily() {
         assert_eq!([0, 999, 1_000, -1_234_567].map(count), ["0", "999", "1,000", "-1,234,567"]);
         assert_eq!([0.421, 12.34, 245.0, 7_440.0].map(duration), ["0.42 s", "12.3 s", "4 min 05 s", "2 h 04 min"]);
+        assert_eq!([r#""a"."b_2""#, r#""A"."b""#, r#""a""b""#].map(plain), ["a.b_2", r#""A".b"#, r#""a""b""#]);
         assert_eq!((many(1, "retry", "retries"), many(0, "retry", "retries")), ("1 retry".into(), "0 retries".into()));
     }
 }

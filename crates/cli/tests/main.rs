@@ -1,1 +1,11 @@
+//! The real program against a real server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
+mod bad_input;
+mod demo;
+mod examples;
+mod interrupted;
+mod output;
+mod runs;
+mod support;

@@ -58,9 +58,25 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
     }
     let most = shown.iter().map(|(_, rows)| *rows).max().unwrap_or(0);
     let facts = table::facts(vec![
-        ("job", Cell::new(format!("{}: {} {} to {}", job.name, word(job.operation), mapping.stage, mapping.target))),
+        (
+            "job",
+            Cell::new(format!(
+                "{}: {} {} to {}",
+                job.name,
+                word(job.operation),
+                table::plain(&mapping.stage.to_string()),
+                table::plain(&mapping.target.to_string())
+            )),
+        ),
         ("cut", Cell::new(format!("{by}: {why}"))),
-        ("chunks", Cell::new(format!("{}, up to {} rows in those below", table::count(ranges.len() as i64), table::count(most)))),
+        (
+            "chunks",
+            Cell::new(format!(
+                "{}, up to {} rows in those below",
+                table::count(ranges.len() as i64),
+                table::count(most)
+            )),
+        ),
         ("sessions", Cell::new(job.parallelism)),
     ]);
     let mut list = table::new(["chunk", "rows of the stage", "rows"]);
@@ -76,10 +92,13 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
 
 /// How the stage is cut, and why so.
 fn way(job: &Job, mapping: &Mapping) -> (&'static str, String) {
-    let columns = mapping.cut.iter().map(|cut| cut.column.to_string()).collect::<Vec<_>>().join(", ");
+    let columns = mapping.cut.iter().map(|cut| table::plain(&cut.column.to_string())).collect::<Vec<_>>().join(", ");
     let asked = "the job asks for it".to_owned();
     match (mapping.cut.is_empty(), job.chunks.by) {
-        (true, ChunkBy::Auto) => ("ctid", "block ranges, because the stage has no index on a plain column that holds the target's key".to_owned()),
+        (true, ChunkBy::Auto) => (
+            "ctid",
+            "block ranges, because the stage has no index on a plain column that holds the target's key".to_owned(),
+        ),
         (true, _) => ("ctid", format!("block ranges, {asked}")),
         (false, ChunkBy::Auto) => ("key", format!("ranges of {columns}, because the stage has an index on it")),
         (false, _) => ("key", format!("ranges of {columns}, {asked}")),
@@ -105,8 +124,10 @@ async fn rows(connection: &Connection, mapping: &Mapping, range: &Range) -> Resu
 fn describe(range: &Range) -> String {
     let key = |key: &[String]| format!("({})", key.join(", "));
     match range {
-        Range::Blocks { leaf, low, high: Some(high) } => format!("{} blocks {low} to {}", leaf.name, high - 1),
-        Range::Blocks { leaf, low, high: None } => format!("{} blocks {low} on", leaf.name),
+        Range::Blocks { leaf, low, high: Some(high) } => {
+            format!("{} blocks {low} to {}", table::plain(&leaf.name.to_string()), high - 1)
+        }
+        Range::Blocks { leaf, low, high: None } => format!("{} blocks {low} on", table::plain(&leaf.name.to_string())),
         Range::Keys { low: None, high: None } => "all keys".to_owned(),
         Range::Keys { low: None, high: Some(high) } => format!("keys up to {}", key(high)),
         Range::Keys { low: Some(low), high: None } => format!("keys above {}", key(low)),

@@ -40,7 +40,11 @@ pub(crate) async fn run(args: RunArgs, world: &World) -> Result<Exit, CliError> 
     if !checked.findings.is_empty() {
         show.say(world, &table::findings(&checked.findings, Stream::Err));
     }
-    let ended = Box::pin(start(&Starting { world, server: &server, job: &job, typed: &args.job, abandon: args.abandon }, &show)).await?;
+    let ended = Box::pin(start(
+        &Starting { world, server: &server, job: &job, typed: &args.job, abandon: args.abandon },
+        &show,
+    ))
+    .await?;
     drive::conclude(world, &ended, &show)
 }
 
@@ -112,7 +116,9 @@ async fn interrupted(server: &Server, owner: &str) -> CliError {
         Ok::<_, Failure>(None)
     };
     match close.await {
-        Ok(Some(run)) => CliError::Interrupted(format!("interrupted before anything was applied\n  stagemill resume {run}    goes on")),
+        Ok(Some(run)) => CliError::Interrupted(format!(
+            "interrupted before anything was applied\n  stagemill resume {run}    goes on"
+        )),
         Ok(None) => CliError::Interrupted(text.to_owned()),
         Err(failure) => CliError::Interrupted(format!("{text}\nits run could not be closed: {failure}")),
     }

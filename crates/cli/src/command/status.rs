@@ -25,8 +25,7 @@ pub(crate) async fn run(args: StatusArgs, world: &World) -> Result<Exit, CliErro
         return Ok(Exit::Done);
     };
     let summary = ledger::run::summarize(&connection, id).await?;
-    let open =
-        if summary.status.is_open() { Some(ledger::run::open_run(&connection, id).await?) } else { None };
+    let open = if summary.status.is_open() { Some(ledger::run::open_run(&connection, id).await?) } else { None };
     if args.json {
         let mut value = json!(summary);
         value["percent"] = json!(percent(&summary));
@@ -48,14 +47,15 @@ fn list(args: &StatusArgs, world: &World, runs: &[Summary]) -> Result<(), CliErr
         let of = args.job.as_ref().map(|job| format!(" of job {job}")).unwrap_or_default();
         return world.print(&format!("no run{of} yet: `stagemill run FILE` starts one"));
     }
-    let mut table = table::new(["run", "job", "status", "started (UTC)", "time", "rows", "rows/s", "chunks", "failed", "retries"]);
+    let mut table =
+        table::new(["run", "job", "status", "started (UTC)", "time", "rows", "rows/s", "chunks", "failed", "retries"]);
     for run in runs {
         table.add_row(vec![
             number(run.run),
             Cell::new(&run.job),
             table::status(run.status),
             Cell::new(run.started_at.replace('T', " ").trim_end_matches('Z')),
-            Cell::new(duration(run.seconds)),
+            Cell::new(duration(table::seconds(run))),
             number(run.tally.counts.staged),
             number(table::rate(run)),
             Cell::new(format!("{}/{}", run.tally.processed, run.tally.chunks)),
@@ -91,7 +91,12 @@ fn detail(summary: &Summary, open: Option<&OpenRun>) -> String {
     let hint = match life {
         Life::Working(_) | Life::MayComeBack => String::new(),
         Life::Gone => drive::next(summary, true).map_or_else(
-            || format!("\nnobody is working on it: `stagemill run {} --abandon` closes it and starts anew", summary.job),
+            || {
+                format!(
+                    "\nnobody is working on it: `stagemill run {} --abandon` closes it and starts anew",
+                    summary.job
+                )
+            },
             |next| format!("\n{next}"),
         ),
     };

@@ -6,7 +6,7 @@ use stagemill_engine::{
     outcome::Status,
 };
 
-use crate::{drive, exit::CliError, table::duration};
+use crate::{drive, exit::CliError, table};
 
 /// A command line keeps a session while it drives a run; without one, and silent for so long, it is gone.
 const SILENCE_SECONDS: u64 = 60;
@@ -55,7 +55,7 @@ pub(crate) fn owner(open: &OpenRun) -> String {
         Some((host, pid)) => format!("process {pid} on {host}"),
         None => open.owner.clone(),
     };
-    let silent = duration(open.silent.as_secs_f64().round());
+    let silent = table::whole_duration(open.silent.as_secs_f64());
     match life(open) {
         Life::Working(session) => format!("{who}, through session {session}; last sign of life {silent} ago"),
         Life::MayComeBack => format!("{who}, without a session now; last sign of life {silent} ago"),
@@ -69,7 +69,7 @@ pub(crate) fn error(open: &OpenRun, summary: &Summary, job: &str, typed: &str) -
     let tables = if open.job == job {
         String::new()
     } else {
-        format!(" on the same tables ({} to {})", summary.stage, summary.target)
+        format!(" on the same tables ({} to {})", table::plain(&summary.stage), table::plain(&summary.target))
     };
     let head = format!(
         "run {id} of job {}{tables} is open, so that nothing was started\n  status {}, started {} by {}\n  owner {}",

@@ -78,8 +78,11 @@ fn client_failure(error: &Error) -> Failure {
     if error.is_closed() {
         return Failure::new(Class::ConnectionLost, "the connection was lost");
     }
-    let text = error.to_string();
+    let mut text = error.to_string();
     // The client's own texts (no codes exist for these); none is made from row values.
+    if let Some(cause) = error.source().filter(|_| is_about_connecting(&text)) {
+        text = format!("{text}: {cause}");
+    }
     let class = match text.as_str() {
         _ if text.contains("authentication") || text.contains("password") => Class::CredentialsRefused,
         _ if text.contains("TLS") || text.contains("configuration") => Class::Configuration,
@@ -89,6 +92,11 @@ fn client_failure(error: &Error) -> Failure {
         _ => Class::Internal,
     };
     Failure::new(class, text)
+}
+
+/// Errors whose text without its cause says too little: "invalid configuration" for a password that is missing.
+fn is_about_connecting(text: &str) -> bool {
+    ["configuration", "authentication", "TLS"].iter().any(|word| text.contains(word))
 }
 
 fn io_failure(io: &io::Error) -> Failure {

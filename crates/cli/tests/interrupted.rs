@@ -1,0 +1,68 @@
+//! Ctrl-C: once lets what is in flight finish, twice ends at once; neither loses or repeats a row.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Db, send, wait};
+
+const ONE_PROCESSED: &str = "EXISTS (SELECT FROM stagemill.chunk WHERE state = 'PROCESSED')";
+
+#[test]
+fn an_interrupted_run_is_completed_by_resume() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let db = Db::with_rows(60);
+        db.slow(0.03);
+        let run = db.start(&["run", "job.json"]);
+        db.wait_until(ONE_PROCESSED);
+        send(&run, signal);
+        let run = wait(run);
+        assert_eq!(run.code, Some(130), "{run:?}");
+        assert!(run.out.contains("INTERRUPTED") && run.err.contains("stopping: what is in flight finishes"), "{run:?}");
+        assert!(run.err.contains("stagemill resume 1    goes on with the rest"), "{run:?}");
+        assert_eq!(db.sql("SELECT status FROM stagemill.run"), "INTERRUPTED");
+        assert_eq!(db.sql("SELECT count(*) FROM stagemill.chunk WHERE state = 'ASSIGNED'"), "0");
+        assert!(!db.applied_once());
+        assert!(db.ok(&["status", "1"]).contains("nobody is working on it"));
+        db.fails(&["run", "job.json"], 5, &["INTERRUPTED", "stagemill resume 1"]);
+        assert!(db.ok(&["resume", "1"]).contains("COMPLETE"));
+        assert!(db.applied_once());
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_at_once_and_the_server_rolls_back() {
+    let db = Db::with_rows(40);
+    db.slow(0.5);
+    let run = db.start(&["run", "job.json"]);
+    db.wait_until("count(*) = 2 FROM stagemill.chunk WHERE state = 'ASSIGNED'");
+    let start = Instant::now();
+    send(&run, Signal::SIGINT);
+    std::thread::sleep(Duration::from_millis(300));
+    send(&run, Signal::SIGINT);
+    let run = wait(run);
+    assert_eq!(run.code, Some(130), "{run:?}");
+    assert!(start.elapsed() < Duration::from_secs(2), "a chunk takes 5 s");
+    assert!(db.untouched());
+    db.sql("DROP TRIGGER slow ON target");
+    assert!(db.ok(&["resume", "1"]).contains("COMPLETE"));
+    assert!(db.applied_once());
+}
+
+#[test]
+fn a_run_interrupted_while_it_is_planned_leaves_nothing_open() {
+    let db = Db::with_rows(40);
+    db.sql("CREATE FUNCTION dawdle(id bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN true; END $$");
+    db.file(
+        "job.json",
+        &crate::support::JOB.replace("\"public.stage\" }", "\"public.stage\", \"where\": \"dawdle(stage.id)\" }"),
+    );
+    let run = db.start(&["run", "job.json"]);
+    db.wait_until("EXISTS (SELECT FROM stagemill.run WHERE status = 'PLANNING')");
+    send(&run, Signal::SIGINT);
+    let run = wait(run);
+    assert_eq!(run.code, Some(130), "{run:?}");
+    assert!(run.err.contains("nothing was applied, start it again"), "{run:?}");
+    assert_eq!(db.sql("SELECT status FROM stagemill.run"), "FAILED");
+    assert!(db.untouched());
+}

@@ -1,0 +1,31 @@
+//! The state machine names the engine's classes; the engine alone decides which of them are retryable.
+
+use std::collections::BTreeSet;
+
+use stagemill_engine::failure::Class;
+
+use super::cloud::repository;
+
+/// The errors of ours that a state's Retry entries name.
+fn retried(definition: &str, state: &str) -> BTreeSet<String> {
+    // The time limit is a number only after substitution.
+    let definition = definition.replace("${ExecutionTimeoutSeconds}", "1");
+    let definition: serde_json::Value = serde_json::from_str(&definition).unwrap();
+    let states = &definition["States"];
+    let state = if state == "Execute" { &states["Apply"]["ItemProcessor"]["States"][state] } else { &states[state] };
+    let entries = state["Retry"].as_array().unwrap().iter();
+    let names = entries
+        .flat_map(|entry| entry["ErrorEquals"].as_array().unwrap())
+        .map(|name| name.as_str().unwrap().to_owned());
+    names.filter(|name| name.starts_with("Stagemill.")).collect()
+}
+
+#[test]
+fn every_task_retries_exactly_what_the_engine_calls_retryable() {
+    let definition = std::fs::read_to_string(repository().join("statemachine/apply.asl.json")).unwrap();
+    let retryable: BTreeSet<String> =
+        Class::ALL.into_iter().filter(|class| class.is_retryable()).map(Class::error_name).collect();
+    for state in ["Plan", "Execute", "Record", "RecordPlanFailure"] {
+        assert_eq!(retried(&definition, state), retryable, "{state}");
+    }
+}
