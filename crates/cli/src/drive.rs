@@ -90,7 +90,9 @@ pub(crate) async fn drive(
     let progress = Progress::start(world, &planned.job, id, &planned.tally, show.quiet);
     let report = |report: Report<'_>| progress.report(&report);
     let driver = Driver { server, worker: owner, stop: world.stop(), report: &report };
+    world.set_in_flight(true);
     let ended = driver.run(answer).await;
+    world.set_in_flight(false);
     progress.finish();
     ended.map_err(|failure| {
         tracing::error!(run = id, class = ?failure.class, sqlstate = failure.sqlstate, "run {id} was left: {failure}");
@@ -159,27 +161,29 @@ fn log_end(summary: &Summary) {
 /// What to type next, after a run that is not complete.
 pub(crate) fn next(summary: &Summary, interrupted: bool) -> Option<String> {
     let (id, job) = (summary.run, &summary.job);
-    let left = table::many(summary.tally.chunks - summary.tally.processed, "chunk is", "chunks are");
+    let left = table::many(summary.tally.chunks - summary.tally.processed, "chunk", "chunks");
+    let (chunks, resume) = (format!("stagemill chunks {id} --open"), format!("stagemill resume {id}"));
+    let mend = || {
+        table::commands(&[
+            (&chunks, "shows them and why"),
+            (&resume, "applies them, and nothing twice, once the cause is mended"),
+        ])
+    };
     Some(match summary.status {
         Status::Complete | Status::Planning => return None,
         Status::Running if !interrupted => return None,
-        Status::Running | Status::Interrupted => {
-            format!(
-                "run {id} was interrupted, {left} left; nobody is working on it\n  stagemill resume {id}    goes on with the rest"
-            )
-        }
-        Status::Incomplete => format!(
-            "run {id} is not complete: {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}          tries them again, once the cause is mended"
+        Status::Running | Status::Interrupted => format!(
+            "run {id} was interrupted with {left} left, and nobody is working on it\n{}",
+            table::commands(&[(&resume, "goes on with the rest")])
         ),
+        Status::Incomplete => format!("run {id} is not complete, {left} not applied\n{}", mend()),
         Status::Failed if summary.tally.chunks == 0 => {
             format!("run {id} failed before anything was applied: mend the cause, then start job {job} again")
         }
-        Status::Failed => format!(
-            "run {id} failed, {left} not applied\n  stagemill chunks {id} --open    shows them and why\n  stagemill resume {id}          goes on with them, once the cause is mended"
-        ),
+        Status::Failed => format!("run {id} failed, {left} not applied\n{}", mend()),
         Status::SourceChanged => format!(
-            "run {id} can't go on, {left} not applied: the stage table was rewritten under it, and its chunks mean other rows now\n  start job {job} again: it applies every staged row, those of run {id} again"
+            "run {id} can't go on, {left} not applied: the stage table was rewritten under it, and its chunks mean other rows now\nstart job {job} again: it applies every staged row, those of run {id} again"
         ),
-        Status::Abandoned => format!("run {id} was abandoned with {left} not applied: a later run took its place"),
+        Status::Abandoned => format!("run {id} was abandoned, {left} not applied: a later run took its place"),
     })
 }

@@ -5,11 +5,15 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use indicatif::MultiProgress;
-use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+};
 use tracing_subscriber::{
     EnvFilter, Layer,
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
@@ -23,11 +27,9 @@ use crate::{exit::CliError, world::World};
 /// The target of events that are shown on stderr by other means, or would flood it: they go to the file alone.
 pub(crate) const FILE_ONLY: &str = "stagemill::chunk";
 
-/// Warnings to stderr, and everything from `info` on to a file in `folder`, when there is one; STAGEMILL_LOG chooses otherwise. Returns the
-/// file's path.
-pub(crate) fn start(world: &World, file: Option<(&Path, &str)>) -> Result<Option<PathBuf>, CliError> {
-    let opened = file.map(|(folder, job)| open(folder, job)).transpose()?;
-    let (path, file) = opened.unzip();
+/// Starts to show warnings on stderr, and to write everything from `info` on to the log file once there is one; STAGEMILL_LOG chooses
+/// otherwise.
+pub(crate) fn start(world: &World) -> Result<(), CliError> {
     let wanted = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("STAGEMILL_LOG")
@@ -37,18 +39,30 @@ pub(crate) fn start(world: &World, file: Option<(&Path, &str)>) -> Result<Option
                 "STAGEMILL_LOG can't be used: {error}; write info, debug or stagemill_engine=debug"
             ))
         })?;
-    let to_file = file.map(|file| {
-        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file)).with_filter(wanted)
-    });
+    let to_file = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_writer(ToFile(Arc::clone(&world.log_file)))
+        .with_filter(wanted);
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .event_format(ForPeople)
-        .with_writer(Between(world.bars.clone()))
+        .with_writer(Between { bars: world.bars.clone(), last: Mutex::default() })
         .with_filter(tracing_subscriber::filter::filter_fn(|event| {
             *event.level() <= Level::WARN && event.target() != FILE_ONLY
         }));
-    // Set once a process: a second start has no effect.
-    let _ = tracing_subscriber::registry().with(to_file).with(to_stderr).try_init();
+    tracing_subscriber::registry()
+        .with(to_file)
+        .with(to_stderr)
+        .try_init()
+        .map_err(|error| CliError::Internal(format!("cannot log: {error}")))
+}
+
+/// Opens the log file of a run in `folder`. Returns its path.
+pub(crate) fn to_file(world: &World, folder: &Path, job: &str) -> Result<PathBuf, CliError> {
+    let (path, file) = open(folder, job)?;
+    // A process drives one run, and so has one file.
+    let _ = world.log_file.set(file);
     Ok(path)
 }
 
@@ -74,7 +88,7 @@ fn open(folder: &Path, job: &str) -> Result<(PathBuf, File), CliError> {
     Err(refused(io::ErrorKind::AlreadyExists.into()))
 }
 
-/// `warning: message (field=value ...)`.
+/// `warning: message: failure (field=value)`, without what people know or can't use.
 struct ForPeople;
 
 impl<S, N> FormatEvent<S, N> for ForPeople
@@ -82,30 +96,72 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let word = if *event.metadata().level() == Level::ERROR { "error" } else { "warning" };
-        write!(writer, "{word}: ")?;
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        writeln!(writer, "{word}: {}{}{}", fields.message, fields.failure, fields.others)
     }
 }
 
-/// Writes to stderr between two drawings of the bar.
-struct Between(MultiProgress);
+#[derive(Default)]
+struct Fields {
+    message: String,
+    failure: String,
+    others: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "failure" => self.failure = format!(": {value:?}"),
+            "run" | "worker" => {}
+            name => self.others += &format!(" ({name}={value:?})"),
+        }
+    }
+}
+
+/// Writes to the log file, when it is open. Each event is one write.
+struct ToFile(Arc<OnceLock<File>>);
+
+impl<'a> MakeWriter<'a> for ToFile {
+    type Writer = Box<dyn Write + 'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        match self.0.get() {
+            Some(file) => Box::new(file),
+            None => Box::new(io::sink()),
+        }
+    }
+}
+
+/// Writes to stderr between two drawings of the bar, and nothing twice in a row.
+struct Between {
+    bars: MultiProgress,
+    last: Mutex<Vec<u8>>,
+}
 
 impl<'a> MakeWriter<'a> for Between {
     type Writer = BetweenWriter<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        BetweenWriter(&self.0)
+        BetweenWriter(self)
     }
 }
 
-struct BetweenWriter<'a>(&'a MultiProgress);
+struct BetweenWriter<'a>(&'a Between);
 
 impl Write for BetweenWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(bytes))
+        // Several workers often say the same thing.
+        if let Ok(mut last) = self.0.last.lock() {
+            if *last == bytes {
+                return Ok(bytes.len());
+            }
+            bytes.clone_into(&mut last);
+        }
+        self.0.bars.suspend(|| io::stderr().write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

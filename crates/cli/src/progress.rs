@@ -91,7 +91,9 @@ impl<'a> Progress<'a> {
                 if matches!(next, Next::Retry | Next::NextRound) {
                     self.counters.retries.fetch_add(1, Relaxed);
                 } else {
-                    self.show(&format!("chunk {chunk}: {:?}: {failure}; {follows}", failure.class));
+                    let ends = if *next == Next::Halt { ", which ends the run" } else { "" };
+                    let what = styled(Stream::Err, AnsiColor::Yellow, &format!("chunk {chunk} failed{ends}:"));
+                    self.show(&format!("{what} {failure} [{:?}]", failure.class));
                 }
             }
         }
@@ -100,7 +102,7 @@ impl<'a> Progress<'a> {
     fn show(&self, text: &str) {
         let nth = self.counters.failed.fetch_add(1, Relaxed) + 1;
         if nth <= SHOWN {
-            self.world.say(&format!("{} {text}", styled(Stream::Err, AnsiColor::Yellow, "failed:")));
+            self.world.say(text);
         } else if nth == SHOWN + 1 {
             self.world.say(&format!(
                 "more chunks failed: the log file has them, and so has `stagemill chunks {} --open`",

@@ -102,6 +102,8 @@ pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
 }
 
 fn with_code(summary: &Summary, error: &str) -> String {
+    // What to type stands below the table, where it can be copied.
+    let error = error.split("; `stagemill").next().unwrap_or(error);
     let class = summary.error_class.as_deref().unwrap_or("error");
     match &summary.sqlstate {
         Some(code) => format!("{class} (SQLSTATE {code}): {error}"),
@@ -188,6 +190,13 @@ pub(crate) fn duration(seconds: f64) -> String {
 /// The same where fractions of a second would say nothing.
 pub(crate) fn whole_duration(seconds: f64) -> String {
     if seconds < 59.5 { format!("{:.0} s", seconds.max(0.0)) } else { duration(seconds) }
+}
+
+/// What may be typed next, one command a line, with what it does.
+pub(crate) fn commands(lines: &[(&str, &str)]) -> String {
+    let width = lines.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    let lines = lines.iter().map(|(command, what)| format!("  {command:width$}    {what}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

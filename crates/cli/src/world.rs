@@ -1,9 +1,13 @@
 //! What a command finds around it: the terminal, the connection that was asked for, the wish to stop.
 
 use std::{
+    fs::File,
     io::{self, IsTerminal, Write},
     process::ExitCode,
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anstyle::{AnsiColor, Style};
@@ -24,12 +28,21 @@ pub(crate) struct World {
     pub(crate) connect: ConnectArgs,
     /// Where bars are drawn: whatever else goes to stderr is written between two drawings.
     pub(crate) bars: MultiProgress,
+    /// The log file of the run that is driven.
+    pub(crate) log_file: Arc<OnceLock<File>>,
     stop: OnceLock<watch::Receiver<bool>>,
+    in_flight: Arc<AtomicBool>,
 }
 
 impl World {
     pub(crate) fn new(connect: ConnectArgs) -> Self {
-        Self { connect, bars: MultiProgress::new(), stop: OnceLock::new() }
+        Self {
+            connect,
+            bars: MultiProgress::new(),
+            log_file: Arc::default(),
+            stop: OnceLock::new(),
+            in_flight: Arc::default(),
+        }
     }
 
     /// Writes a command's result to stdout. A reader that has seen enough (`stagemill status | head`) is no error.
@@ -73,7 +86,12 @@ impl World {
     /// Turns true when somebody asks for an end (Ctrl-C, SIGTERM). From the first call on, the first signal only asks; the second one ends the
     /// process at once, and the server rolls back what is in flight.
     pub(crate) fn stop(&self) -> watch::Receiver<bool> {
-        self.stop.get_or_init(|| listen(self.bars.clone())).clone()
+        self.stop.get_or_init(|| listen(self.bars.clone(), Arc::clone(&self.in_flight))).clone()
+    }
+
+    /// Says whether chunks are in flight, which whoever asks for an end has to wait for.
+    pub(crate) fn set_in_flight(&self, in_flight: bool) {
+        self.in_flight.store(in_flight, Ordering::Relaxed);
     }
 
     /// Runs what may be broken off at any point, until it is done or somebody asks for an end.
@@ -98,7 +116,7 @@ pub(crate) fn say(bars: &MultiProgress, text: &str) {
     });
 }
 
-fn listen(bars: MultiProgress) -> watch::Receiver<bool> {
+fn listen(bars: MultiProgress, in_flight: Arc<AtomicBool>) -> watch::Receiver<bool> {
     let (asked, receiver) = watch::channel(false);
     tokio::spawn(async move {
         let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
@@ -115,7 +133,9 @@ fn listen(bars: MultiProgress) -> watch::Receiver<bool> {
                 say(&bars, "ended at once; the server rolls back what was in flight");
                 std::process::exit(Exit::Interrupted as i32);
             }
-            say(&bars, "stopping: what is in flight finishes; once more ends at once and rolls it back");
+            if in_flight.load(Ordering::Relaxed) {
+                say(&bars, "stopping: what is in flight finishes; once more ends at once and rolls it back");
+            }
         }
     });
     receiver

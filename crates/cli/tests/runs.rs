@@ -78,7 +78,7 @@ fn a_chunk_that_fails_is_named_and_resume_applies_it_once_mended() {
         1,
         &["INCOMPLETE", "10 of 11 applied, 1 failed", "stagemill chunks 1 --open", "stagemill resume 1"],
     );
-    assert!(run.err.contains("failed: chunk 5: BadData: a text is not valid for its type (SQLSTATE 22P02)"), "{run:?}");
+    assert!(run.err.contains("chunk 5 failed: a text is not valid for its type (SQLSTATE 22P02) [BadData]"), "{run:?}");
     let open = db.ok(&["chunks", "1", "--open"]);
     assert!(open.contains("PROCESSED_WITH_ERROR") && open.contains("22P02") && !open.contains("4711"), "{open}");
     assert!(db.ok(&["chunks", "1", "--open", "--detail"]).contains("secret-4711"));

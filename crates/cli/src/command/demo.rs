@@ -35,8 +35,7 @@ const TARGET: &str = include_str!("demo/target.sql");
 const SINGLE: &str = include_str!("demo/single.sql");
 
 /// Near Aurora: no page images; and all tables fit into the cache. Autovacuum would strike one of the two tables and not the other.
-const SETTINGS: [(&str, &str); 9] = [
-    ("shared_buffers", "2GB"),
+const SETTINGS: [(&str, &str); 8] = [
     ("full_page_writes", "off"),
     ("wal_level", "minimal"),
     ("max_wal_senders", "0"),
@@ -81,11 +80,11 @@ impl Demo {
     async fn prepare(world: &World, args: &DemoArgs) -> Result<Self, CliError> {
         let waiting = Waiting::start(world, "starting a throw-away PostgreSQL");
         let began = Instant::now();
-        let postgres = tokio::task::spawn_blocking(|| {
-            SETTINGS
-                .iter()
-                .fold(ScratchPostgres::builder(), |builder, (name, value)| builder.setting(*name, *value))
-                .start()
+        // Room for both targets with their indexes, as far as a small machine can give it.
+        let cache = (u64::from(args.target_rows) * 512 / (1024 * 1024)).clamp(128, 2048);
+        let postgres = tokio::task::spawn_blocking(move || {
+            let builder = ScratchPostgres::builder().setting("shared_buffers", format!("{cache}MB"));
+            SETTINGS.iter().fold(builder, |builder, (name, value)| builder.setting(*name, *value)).start()
         });
         let postgres = postgres
             .await

@@ -22,10 +22,7 @@ use crate::{
 
 /// Runs what was typed.
 pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliError> {
-    // Those that drive a run have a log file, and start it when they know the job.
-    if !matches!(command, Command::Run(_) | Command::Resume(_)) {
-        log::start(world, None)?;
-    }
+    log::start(world)?;
     match command {
         Command::Init => init::run(world).await,
         Command::Check(args) => check::run(args, world).await,

@@ -13,7 +13,7 @@ use crate::{
 pub(crate) async fn run(args: ResumeArgs, world: &World) -> Result<Exit, CliError> {
     let (server, connection) = server::connect_with_ledger(&world.connect).await?;
     let run = ledger::run::load(&connection, args.run).await?;
-    let log = log::start(world, Some((&args.drive.log_dir, &run.job)))?;
+    let log = Some(log::to_file(world, &args.drive.log_dir, &run.job)?);
     let show = Show { quiet: args.drive.quiet, json: args.drive.json, log };
     let owner = drive::owner();
     let opened = async { Ok(resume::run(&connection, args.run, &owner, args.force).await?) };

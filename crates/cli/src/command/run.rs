@@ -35,7 +35,7 @@ pub(crate) async fn run(args: RunArgs, world: &World) -> Result<Exit, CliError> 
     if Finding::any_error(&checked.findings) {
         return Err(CliError::Findings { what: format!("job {}", args.job), findings: checked.findings });
     }
-    let log = log::start(world, Some((&args.drive.log_dir, &job.name)))?;
+    let log = Some(log::to_file(world, &args.drive.log_dir, &job.name)?);
     let show = Show { quiet: args.drive.quiet, json: args.drive.json, log };
     if !checked.findings.is_empty() {
         show.say(world, &table::findings(&checked.findings, Stream::Err));

@@ -81,7 +81,6 @@ pub(crate) fn error(open: &OpenRun, summary: &Summary, job: &str, typed: &str) -
     );
     let resume = format!("stagemill resume {id}");
     let abandon = format!("stagemill run {typed} --abandon");
-    let width = resume.len().max(abandon.len());
     let next = match life(open) {
         Life::Working(_) => format!("  wait for it: `stagemill status {id}` shows how far it is"),
         Life::MayComeBack => format!(
@@ -90,11 +89,12 @@ pub(crate) fn error(open: &OpenRun, summary: &Summary, job: &str, typed: &str) -
             if open.status == Status::Planning { "after 20 minutes of silence" } else { "at once" }
         ),
         Life::Gone if open.status == Status::Planning => {
-            format!("  {abandon}    closes it, of which nothing was applied, and starts anew")
+            table::commands(&[(&abandon, "closes it, of which nothing was applied, and starts anew")])
         }
-        Life::Gone => format!(
-            "  {resume:width$}    completes it: only what was not applied is applied\n  {abandon:width$}    closes it and starts anew: what run {id} applied is applied again"
-        ),
+        Life::Gone => table::commands(&[
+            (&resume, "completes it: only what was not applied is applied"),
+            (&abandon, &format!("closes it and starts anew: what run {id} applied is applied again")),
+        ]),
     };
     CliError::Taken { text: format!("{head}\n{next}"), run: id }
 }
