@@ -2,4 +2,5 @@
 
 mod aws;
 mod database;
+mod documents;
 mod engine;

@@ -13,7 +13,10 @@ fn everything_wrong_with_a_jobs_text_is_found_at_once() {
     let text = r#"{"name": "a b", "stage": {"table": "x y", "wher": "true"}, "target": {"table": "t", "key": "id"}, "operation": "merge",
                    "chunks": {"rows": "many"}, "parallelism": -1, "colums": {}, "session": {"fsync": "off"}}"#;
     let findings = Job::parse(text).unwrap_err();
-    assert_eq!(at(&findings), ["stage.wher", "target.key", "operation", "chunks.rows", "parallelism", "colums"]);
+    assert_eq!(
+        at(&findings),
+        ["stage.wher", "target.key", "operation", "chunks.rows", "parallelism", "colums", "name", "session.fsync"]
+    );
     let text = r#"{"name": "a b", "stage": {"table": "x y"}, "target": {"table": "t", "key": []}, "operation": "upsert", "chunks": {"rows": 0},
                    "parallelism": 1001, "session": {"fsync": "off"}, "columns": {"a": {}, "b": " "}, "retry": {"attempts": 0}}"#;
     let findings = Job::parse(text).unwrap_err();

@@ -6,6 +6,7 @@ mod bad_input;
 mod demo;
 mod examples;
 mod interrupted;
+mod killed;
 mod output;
 mod runs;
 mod support;

@@ -160,10 +160,12 @@ async fn work(
     chunk: &Claimed,
     time_left: Duration,
 ) -> Result<Option<Counts>, Failure> {
-    let name = format!("stagemill:{}:{}:{}", chunk.run, chunk.id, chunk.attempt);
-    let settings = settings::set_local(&mapping.settings, &name, time_left);
+    // Behind a pooler the claim's process id is not the worker's: only the name tells who is at work.
+    let name = format!("SET LOCAL application_name = 'stagemill:{}:{}:{}';\n", chunk.run, chunk.id, chunk.attempt);
+    let settings = settings::set_local(&mapping.settings, time_left);
     let lock = ledger::chunk::lock_run(chunk.run);
-    let begun = connection.batch(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{settings}{lock}")).await;
+    let begun =
+        connection.batch(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{name}{settings}{lock}")).await;
     let counts = match begun {
         Ok(answers) if !said_yes(&answers) => Ok(None),
         Ok(_) => in_transaction(connection, mapping, chunk, time_left).await,

@@ -86,12 +86,13 @@ async fn measure(connection: &Connection, mapping: &Mapping, stage: &Table) -> R
     Ok(heaps)
 }
 
-/// Every `rows`-th key, in order, found by steps along the key's index.
+/// Every `rows`-th key that has another one behind it, in order, found by steps along the key's index.
 async fn count_out(connection: &Connection, mapping: &Mapping, rows: u64) -> Result<Vec<Vec<String>>, Failure> {
     let Keys { columns, condition } = Keys::of(mapping);
     let stage = &mapping.stage;
     let skip = rows.saturating_sub(1);
     let list = |prefix: &str| columns.iter().map(|column| format!("{prefix}.{column}")).collect::<Vec<_>>().join(", ");
+    let behind = format!("({}) > ({})", list("stage"), list("boundary"));
     let step = |more: &str| {
         format!(
             "SELECT {0} FROM {stage} AS stage WHERE {condition}{more} ORDER BY {0} OFFSET {skip} LIMIT 1",
@@ -104,9 +105,9 @@ async fn count_out(connection: &Connection, mapping: &Mapping, rows: u64) -> Res
             UNION ALL
             SELECT n.* FROM boundary, LATERAL ({next}) n
          )
-         SELECT {texts} FROM boundary",
+         SELECT {texts} FROM boundary WHERE EXISTS (SELECT FROM {stage} AS stage WHERE {condition} AND {behind})",
         first = step(""),
-        next = step(&format!(" AND ({}) > ({})", list("stage"), list("boundary"))),
+        next = step(&format!(" AND {behind}")),
         texts = columns.iter().map(|column| format!("boundary.{column}::text")).collect::<Vec<_>>().join(", "),
     );
     ask_boundaries(connection, mapping, &sql).await

@@ -135,6 +135,16 @@ pub async fn stored(connection: &Connection, run: &Run) -> Result<Answer, Failur
 }
 
 async fn cut_and_write(connection: &Connection, run: &Run, stage: &Table) -> Result<Answer, Failure> {
+    // Its name tells others that somebody is planning this run.
+    connection.batch(&format!("SET application_name = 'stagemill:{}:plan'", run.id)).await?;
+    let answer = try_cut_and_write(connection, run, stage).await;
+    if !connection.is_closed() {
+        connection.batch("SET application_name = 'stagemill'").await?;
+    }
+    answer
+}
+
+async fn try_cut_and_write(connection: &Connection, run: &Run, stage: &Table) -> Result<Answer, Failure> {
     match cut(connection, &run.mapping, stage, &run.spec).await {
         Ok((mapping, ranges)) => write(connection, run, &mapping, &ranges).await,
         Err(failure) if failure.class.is_retryable() => Err(failure),

@@ -21,10 +21,7 @@ pub async fn ask(
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failure> {
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}",
-        settings::set_local(settings, "stagemill:plan", LONGEST)
-    );
+    let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}", settings::set_local(settings, LONGEST));
     let answered = match connection.batch(&begin).await {
         Ok(_) => connection.query(sql, params).await,
         Err(refused) => Err(refused),

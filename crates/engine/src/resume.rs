@@ -56,7 +56,7 @@ async fn wait_for_silence(connection: &Connection, run: &Run) -> Result<(), Fail
     loop {
         let open = ledger::run::open_run(connection, run.id).await?;
         // A command line that died leaves no session; a Lambda may come back, and only its silence tells.
-        let quiet = open.backend.is_none() && (!open.owner.starts_with("arn:") || !open.is_alive());
+        let quiet = open.backend.is_none() && (!open.is_execution() || !open.is_alive());
         if quiet {
             return Ok(());
         }

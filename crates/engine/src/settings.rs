@@ -89,11 +89,10 @@ pub fn statement_timeout(settings: &Settings, time_left: Duration) -> Duration {
 }
 
 /// `SET LOCAL` for each setting, to be sent behind BEGIN: behind a pooler a session keeps nothing.
-pub fn set_local(settings: &Settings, application_name: &str, time_left: Duration) -> String {
+pub fn set_local(settings: &Settings, time_left: Duration) -> String {
     let statement = statement_timeout(settings, time_left);
     let lock = timeout(settings, "lock_timeout", LOCK_TIMEOUT).min(statement / 2).max(Duration::from_millis(1));
     let ours = [
-        ("application_name", application_name.to_owned()),
         ("statement_timeout", format!("{}ms", statement.as_millis())),
         ("lock_timeout", format!("{}ms", lock.as_millis())),
         // A client that stops between two statements must not keep its locks.
@@ -125,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_deadline_cuts_the_statement_timeout_and_the_lock_timeout_stays_below_it() {
-        let sql = set_local(&Settings::new(), "stagemill:1:2:3", Duration::from_secs(20));
+        let sql = set_local(&Settings::new(), Duration::from_secs(20));
         assert!(sql.contains("'statement_timeout', '20000ms'") && sql.contains("'lock_timeout', '10000ms'"), "{sql}");
     }
 

@@ -8,9 +8,6 @@ use stagemill_engine::{
 
 use crate::{drive, exit::CliError, table};
 
-/// A command line keeps a session while it drives a run; without one, and silent for so long, it is gone.
-const SILENCE_SECONDS: u64 = 60;
-
 /// Whether somebody works on an open run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
@@ -27,24 +24,16 @@ pub(crate) fn life(open: &OpenRun) -> Life {
     if let Some(session) = open.backend {
         return Life::Working(session);
     }
-    if open.status == Status::Interrupted || !open.is_alive() {
-        return Life::Gone;
-    }
-    match process(&open.owner) {
-        // A Lambda: only its silence tells.
-        None => Life::MayComeBack,
-        // Here, the system knows.
-        Some((host, pid)) if host == drive::host() => {
-            if kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH) { Life::Gone } else { Life::MayComeBack }
-        }
-        Some(_) if open.status == Status::Running && open.silent.as_secs() >= SILENCE_SECONDS => Life::Gone,
-        Some(_) => Life::MayComeBack,
-    }
+    // Of a process of this machine the system knows more than the ledger.
+    let ended = process(&open.owner).is_some_and(|(host, pid)| {
+        host == drive::host() && kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH)
+    });
+    if ended || !open.is_alive() { Life::Gone } else { Life::MayComeBack }
 }
 
 /// Host and process of a command line.
 fn process(owner: &str) -> Option<(&str, i32)> {
-    let (rest, _started) = owner.rsplit_once(':').filter(|_| !owner.starts_with("arn:"))?;
+    let (rest, _started) = owner.rsplit_once(':')?;
     let (host, pid) = rest.rsplit_once(':')?;
     Some((host, pid.parse().ok()?))
 }
@@ -84,9 +73,9 @@ pub(crate) fn error(open: &OpenRun, summary: &Summary, job: &str, typed: &str) -
     let next = match life(open) {
         Life::Working(_) => format!("  wait for it: `stagemill status {id}` shows how far it is"),
         Life::MayComeBack => format!(
-            "  wait for it: `stagemill status {id}` shows how far it is; if its owner was killed, `{}` works {}",
+            "  wait for it: `stagemill status {id}` shows how far it is; if its owner was killed, `{}` works after {} of silence",
             if open.status == Status::Planning { &abandon } else { &resume },
-            if open.status == Status::Planning { "after 20 minutes of silence" } else { "at once" }
+            table::whole_duration(open.stale_after().as_secs_f64())
         ),
         Life::Gone if open.status == Status::Planning => {
             table::commands(&[(&abandon, "closes it, of which nothing was applied, and starts anew")])
@@ -112,12 +101,12 @@ mod tests {
     fn a_run_is_given_up_only_when_nobody_can_come_back() {
         let (here, dead) = (drive::host(), i32::MAX - 1);
         for (owner, status, silent, expected) in [
-            (format!("{here}:{}:1", std::process::id()), Status::Running, 300, Life::MayComeBack),
+            (format!("{here}:{}:1", std::process::id()), Status::Running, 30, Life::MayComeBack),
             (format!("{here}:{dead}:1"), Status::Running, 1, Life::Gone),
             (format!("{here}:{dead}:1"), Status::Planning, 1, Life::Gone),
             ("elsewhere.example:7:1".into(), Status::Running, 5, Life::MayComeBack),
             ("elsewhere.example:7:1".into(), Status::Running, 90, Life::Gone),
-            ("elsewhere.example:7:1".into(), Status::Planning, 90, Life::MayComeBack),
+            ("elsewhere.example:7:1".into(), Status::Planning, 90, Life::Gone),
             ("elsewhere.example:7:1".into(), Status::Interrupted, 0, Life::Gone),
             ("arn:aws:states:r:1:execution:m:e".into(), Status::Running, 300, Life::MayComeBack),
             ("arn:aws:states:r:1:execution:m:e".into(), Status::Running, 3_000, Life::Gone),

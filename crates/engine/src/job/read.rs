@@ -3,17 +3,17 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
-use super::{Chunks, Columns, Existing, Job, Retry, Value};
+use super::{Chunks, Columns, Existing, Job, Operation, Retry, Stage, Target, Value};
 use crate::{
     finding::Finding,
     ident::{Ident, TableName},
-    settings,
+    settings::{self, Settings},
 };
 
 const FIELDS: &str =
     "name, stage, target, operation, existing, columns, chunks, parallelism, retry, session, share_tables";
 
-/// The largest job: DynamoDB-like inputs have no place here, and the ledger keeps a copy a run.
+/// No expression that a person writes is longer, and the ledger keeps a copy of it for each run.
 const MAX_EXPRESSION_BYTES: usize = 100_000;
 
 struct Fields {
@@ -21,43 +21,63 @@ struct Fields {
     findings: Vec<Finding>,
 }
 
+/// A job's fields as far as they could be read.
+struct Read {
+    name: Option<String>,
+    stage: Option<Stage>,
+    target: Option<Target>,
+    operation: Option<Operation>,
+    existing: Option<Existing>,
+    columns: Option<Columns>,
+    chunks: Option<Chunks>,
+    parallelism: Option<u32>,
+    retry: Option<Retry>,
+    session: Option<Settings>,
+    share_tables: Option<bool>,
+}
+
 pub(super) fn job(value: Json) -> Result<Job, Vec<Finding>> {
     let Json::Object(left) = value else {
         return Err(vec![Finding::error("job", "is not a JSON object", "a job is {\"name\": …, \"stage\": …, …}")]);
     };
     let mut fields = Fields { left, findings: Vec::new() };
-    let name = fields.required("name");
-    let stage = fields.required("stage");
-    let target = fields.required("target");
-    let operation = fields.required("operation");
-    let existing = fields.optional("existing");
-    let columns: Option<Columns> = fields.optional("columns");
-    let chunks: Option<Chunks> = fields.optional("chunks");
-    let parallelism = fields.optional("parallelism");
-    let retry: Option<Retry> = fields.optional("retry");
-    let session = fields.optional("session");
-    let share_tables = fields.optional("share_tables");
+    let read = Read {
+        name: fields.required("name"),
+        stage: fields.required("stage"),
+        target: fields.required("target"),
+        operation: fields.required("operation"),
+        existing: fields.optional("existing"),
+        columns: fields.optional("columns"),
+        chunks: fields.optional("chunks"),
+        parallelism: fields.optional("parallelism"),
+        retry: fields.optional("retry"),
+        session: fields.optional("session"),
+        share_tables: fields.optional("share_tables"),
+    };
     let mut findings = fields.finish();
-    if let (Some(name), Some(stage), Some(target), Some(operation)) = (name, stage, target, operation) {
-        let job = Job {
-            name,
-            stage,
-            target,
-            operation,
-            existing: existing.unwrap_or(Existing::Skip),
-            columns,
-            chunks: chunks.unwrap_or_default(),
-            parallelism: parallelism.unwrap_or_else(super::default_parallelism),
-            retry: retry.unwrap_or_default(),
-            session: session.unwrap_or_default(),
-            share_tables: share_tables.unwrap_or_default(),
-        };
-        examine(&job, &mut findings);
-        if findings.is_empty() {
-            return Ok(job);
-        }
+    examine(&read, &mut findings);
+    match read.complete() {
+        Some(job) if findings.is_empty() => Ok(job),
+        _ => Err(findings),
     }
-    Err(findings)
+}
+
+impl Read {
+    fn complete(self) -> Option<Job> {
+        Some(Job {
+            name: self.name?,
+            stage: self.stage?,
+            target: self.target?,
+            operation: self.operation?,
+            existing: self.existing.unwrap_or_default(),
+            columns: self.columns,
+            chunks: self.chunks.unwrap_or_default(),
+            parallelism: self.parallelism.unwrap_or_else(super::default_parallelism),
+            retry: self.retry.unwrap_or_default(),
+            session: self.session.unwrap_or_default(),
+            share_tables: self.share_tables.unwrap_or_default(),
+        })
+    }
 }
 
 impl Fields {
@@ -94,50 +114,75 @@ impl Fields {
 }
 
 /// What serde can't see: ranges, names, empty expressions.
-fn examine(job: &Job, findings: &mut Vec<Finding>) {
-    let mut wrong = |at: &str, what: String, remedy: &str| findings.push(Finding::error(at, what, remedy));
-    let named = !job.name.is_empty()
-        && job.name.len() <= 63
-        && job.name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && job.name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    if !named {
-        wrong(
-            "name",
-            "is not a job's name".into(),
-            "use up to 63 letters, digits, `_`, `.` and `-`, a letter or digit first",
-        );
+fn examine(read: &Read, findings: &mut Vec<Finding>) {
+    if let Some(name) = read.name.as_ref().filter(|name| !is_job_name(name)) {
+        let remedy = "use up to 63 letters, digits, `_`, `.` and `-`, a letter or digit first";
+        findings.push(Finding::error("name", format!("is {name:?}, which is not a job's name"), remedy));
     }
-    for (at, table) in [("stage.table", &job.stage.table), ("target.table", &job.target.table)] {
-        if let Err(error) = TableName::parse(table) {
-            wrong(at, error.to_string(), "write `schema.table` as in SQL");
+    if let Some(stage) = &read.stage {
+        table("stage.table", &stage.table, findings);
+        if let Some(filter) = &stage.filter {
+            expression("stage.where", filter, findings);
         }
     }
-    if job.target.key.is_empty() {
-        wrong("target.key", "is empty".into(), "name the columns of a unique index of the target");
+    if let Some(target) = &read.target {
+        table("target.table", &target.table, findings);
+        examine_key(&target.key, findings);
     }
-    for key in &job.target.key {
-        if let Err(error) = Ident::parse(key) {
-            wrong("target.key", error.to_string(), "write a column's name as in SQL");
-        }
-    }
-    let within = |n: u32, low: u32, high: u32| (low..=high).contains(&n);
+    let chunks = read.chunks.unwrap_or_default();
+    let retry = read.retry.unwrap_or_default();
     for (at, number, high) in [
-        ("chunks.rows", job.chunks.rows, 10_000_000),
-        ("parallelism", job.parallelism, 1_000),
-        ("retry.attempts", job.retry.attempts, 100),
-        ("retry.rounds", job.retry.rounds, 100),
+        ("chunks.rows", chunks.rows, 10_000_000),
+        ("parallelism", read.parallelism.unwrap_or(1), 1_000),
+        ("retry.attempts", retry.attempts, 100),
+        ("retry.rounds", retry.rounds, 100),
     ] {
-        if !within(number, 1, high) {
-            wrong(at, format!("is {number}"), &format!("give a number from 1 to {high}"));
+        if !(1..=high).contains(&number) {
+            findings.push(Finding::error(at, format!("is {number}"), format!("give a number from 1 to {high}")));
         }
     }
-    if let Some(filter) = &job.stage.filter {
-        expression("stage.where", filter, findings);
-    }
-    if let Some(columns) = &job.columns {
+    if let Some(columns) = &read.columns {
         examine_columns(columns, findings);
     }
-    settings::examine(&job.session, findings);
+    if let Some(session) = &read.session {
+        settings::examine(session, findings);
+    }
+}
+
+fn is_job_name(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+fn table(at: &str, name: &str, findings: &mut Vec<Finding>) {
+    if let Err(error) = TableName::parse(name) {
+        findings.push(Finding::error(at, error.to_string(), "write `schema.table` as in SQL"));
+    }
+}
+
+fn examine_key(key: &[String], findings: &mut Vec<Finding>) {
+    if key.is_empty() {
+        findings.push(Finding::error("target.key", "is empty", "name the columns of a unique index of the target"));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for name in key {
+        match Ident::parse(name) {
+            Err(error) => {
+                findings.push(Finding::error("target.key", error.to_string(), "write a column's name as in SQL"))
+            }
+            Ok(ident) if seen.contains(&ident) => {
+                findings.push(Finding::error(
+                    "target.key",
+                    format!("names {} twice", ident.as_str()),
+                    "keep one of the two",
+                ));
+            }
+            Ok(ident) => {
+                seen.insert(ident);
+            }
+        }
+    }
 }
 
 fn examine_columns(columns: &Columns, findings: &mut Vec<Finding>) {

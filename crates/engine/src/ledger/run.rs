@@ -15,8 +15,12 @@ use crate::{
     pg::{Connection, Param},
 };
 
-/// A run without a sign of life for so long has lost its owner: longer than a Lambda's 15 minutes and the longest wait between two calls.
-pub const STALE_AFTER: Duration = Duration::from_secs(20 * 60);
+/// An execution's run without a sign of life for so long has lost its owner: longer than a Lambda's 15 minutes and the longest wait
+/// between two calls, when no session is there.
+const EXECUTION_STALE_AFTER: Duration = Duration::from_secs(20 * 60);
+
+/// A command line keeps a session while it plans and drives; this is longer than its reconnecting takes.
+const SESSION_STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// A run, as workers need it.
 #[derive(Debug, Clone)]
@@ -89,7 +93,17 @@ pub struct OpenRun {
 impl OpenRun {
     /// Whether somebody is working on it, or may come back to.
     pub fn is_alive(&self) -> bool {
-        self.backend.is_some() || (self.status != Status::Interrupted && self.silent < STALE_AFTER)
+        self.backend.is_some() || (self.status != Status::Interrupted && self.silent < self.stale_after())
+    }
+
+    /// Whether a state machine's execution owns it, rather than a command line.
+    pub fn is_execution(&self) -> bool {
+        self.owner.starts_with("arn:")
+    }
+
+    /// The silence after which a run without a session counts as dead.
+    pub fn stale_after(&self) -> Duration {
+        if self.is_execution() { EXECUTION_STALE_AFTER } else { SESSION_STALE_AFTER }
     }
 }
 

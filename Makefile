@@ -1,0 +1,48 @@
+# What can be done here; `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+.PHONY: help
+help: ## Lists the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: install ## Applies 400,000 staged rows to 4 million on a throw-away PostgreSQL, and compares with the single statement
+	cargo run --release --quiet -p stagemill-cli -- demo $(DEMO)
+
+.PHONY: test
+test: install functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
+	STAGEMILL_FUNCTIONS=$(FUNCTIONS) cargo test --workspace --locked
+
+.PHONY: kills
+kills: install ## Kills `stagemill run` 300 times at random moments and resumes it
+	STAGEMILL_KILLS=300 cargo test --locked -p stagemill-cli killed -- --nocapture
+
+.PHONY: check
+check: ## Formatting, clippy, and the validators of template and state machine
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	.ci/validate
+
+.PHONY: build
+build: install ## Builds the command line, release: target/release/stagemill
+	cargo build --release --locked -p stagemill-cli
+
+.PHONY: deploy
+deploy: ## Builds the functions and deploys the stack (needs AWS credentials and the SAM CLI)
+	CARGO_LAMBDA_COMPILER=cargo sam build
+	sam deploy --guided
+
+# The functions' binaries as the tests run them: these, or those of the folder that FUNCTIONS names.
+FUNCTIONS ?= $(CURDIR)/target/release
+
+.PHONY: functions
+functions:
+ifeq ($(FUNCTIONS),$(CURDIR)/target/release)
+	cargo build --release --locked -p planner -p executor -p recorder
+endif
+
+.PHONY: install
+install:
+	@scripts/install-tools
+	@scripts/install-postgres
