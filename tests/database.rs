@@ -8,7 +8,7 @@ use stagemill_engine::{
     apply::Report,
     failure::Failure,
     job::Job,
-    ledger::{self, run::Summary},
+    ledger::{self, summary::Summary},
     local::{Driver, Ended},
     pg::{Connection, Server, Trust},
     plan::{self, DeadRun, Start, Started},

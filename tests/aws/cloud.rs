@@ -123,11 +123,6 @@ impl Cloud {
         let prefix = format!("{}-", function.name());
         self.front.texts(|name| name.starts_with(&prefix) && has_extension(name, "log"))
     }
-
-    /// The folder of this cloud, for files of the test; gone with the cloud.
-    pub fn folder(&self) -> &Path {
-        self.front.folder()
-    }
 }
 
 fn has_extension(name: &str, extension: &str) -> bool {

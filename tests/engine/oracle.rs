@@ -1,6 +1,6 @@
 //! The target after a run equals that of the single statement a person would have written, run alone on a copy: every row, every column.
 
-use stagemill_engine::{ledger::run::Summary, outcome::Status};
+use stagemill_engine::{ledger::summary::Summary, outcome::Status};
 
 use crate::database::{Database, job};
 

@@ -7,7 +7,7 @@ use stagemill_engine::{
     answer::Answer,
     apply::Report,
     failure::Class,
-    ledger::{self, run::Summary},
+    ledger::{self, summary::Summary},
     local::{Driver, Ended},
     outcome::Status,
     pg::Server,
@@ -61,7 +61,7 @@ pub(crate) async fn drive(
 ) -> Result<Ended, CliError> {
     let id = answer.run;
     let connection = server::connect(server).await?;
-    let planned = ledger::run::summarize(&connection, id).await?;
+    let planned = ledger::summary::of_run(&connection, id).await?;
     drop(connection);
     let log = show.log.as_ref().map(|path| format!("; log {}", path.display())).unwrap_or_default();
     show.say(

@@ -6,7 +6,7 @@ use anstyle::AnsiColor;
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use stagemill_engine::{
     finding::{Finding, Severity},
-    ledger::run::Summary,
+    ledger::summary::Summary,
     outcome::Status,
 };
 

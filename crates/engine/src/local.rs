@@ -9,10 +9,7 @@ use crate::{
     apply::{self, Report, Stop, Worker},
     chunk::Item,
     failure::{Class, Failure},
-    ledger::{
-        self,
-        run::{Run, Summary},
-    },
+    ledger::{self, run::Run, summary::Summary},
     pg::{Connection, Server},
     record,
     retry::Backoff,
@@ -59,7 +56,7 @@ impl Driver<'_> {
             answer = self.record(&run, answer.round).await?;
         }
         let control = self.connect(run.id, "driver").await?;
-        Ok(Ended::Closed(Box::new(ledger::run::summarize(&control, run.id).await?)))
+        Ok(Ended::Closed(Box::new(ledger::summary::of_run(&control, run.id).await?)))
     }
 
     async fn connect(&self, run: i64, role: &str) -> Result<Connection, Failure> {
@@ -156,7 +153,7 @@ impl Driver<'_> {
     async fn interrupted(&self, run: &Run) -> Result<Ended, Failure> {
         let connection = self.server.connect("stagemill").await?;
         ledger::run::interrupt(&connection, run.id).await?;
-        Ok(Ended::Interrupted(Box::new(ledger::run::summarize(&connection, run.id).await?)))
+        Ok(Ended::Interrupted(Box::new(ledger::summary::of_run(&connection, run.id).await?)))
     }
 }
 

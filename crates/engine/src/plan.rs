@@ -97,7 +97,7 @@ pub async fn abandon(connection: &Connection, open: &OpenRun) -> Result<(), Fail
     let closed = async {
         let run = ledger::run::lock(connection, open.id).await?;
         if run.status.is_open() {
-            let tally = ledger::run::summarize(connection, run.id).await?.tally;
+            let tally = ledger::summary::of_run(connection, run.id).await?.tally;
             let why = Failure::new(
                 Class::ConnectionLost,
                 format!("its owner gave no sign of life for {} s", open.silent.as_secs()),

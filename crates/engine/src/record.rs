@@ -4,10 +4,7 @@ use crate::{
     answer::Answer,
     chunk,
     failure::{Class, Failure},
-    ledger::{
-        self,
-        run::{Run, Summary},
-    },
+    ledger::{self, run::Run, summary::Summary},
     outcome::{self, Decision, Status, Tally},
     pg::Connection,
     plan,
@@ -38,7 +35,7 @@ async fn in_transaction(connection: &Connection, id: i64, round: i32) -> Result<
     if !run.status.is_open() || run.round > round {
         return Ok(Recorded { answer: plan::stored(connection, &run).await?, closed: None });
     }
-    let tally = ledger::run::summarize(connection, id).await?.tally;
+    let tally = ledger::summary::of_run(connection, id).await?.tally;
     match outcome::decide(&tally, run.round, run.round_limit, run.halted) {
         Decision::AnotherRound => {
             let next = run.round + 1;
@@ -56,7 +53,7 @@ async fn close(connection: &Connection, run: &Run, status: Status, tally: &Tally
     ledger::run::close(connection, run.id, status, tally, why.as_ref()).await?;
     let closed = ledger::run::load(connection, run.id).await?;
     let answer = plan::stored(connection, &closed).await?;
-    Ok(Recorded { answer, closed: Some(ledger::run::summarize(connection, run.id).await?) })
+    Ok(Recorded { answer, closed: Some(ledger::summary::of_run(connection, run.id).await?) })
 }
 
 async fn why_incomplete(connection: &Connection, run: &Run, tally: &Tally) -> Result<Failure, Failure> {
@@ -104,9 +101,9 @@ pub async fn ended_from_outside(
     connection.batch("BEGIN").await?;
     let closed = async {
         ledger::run::lock(connection, run.id).await?;
-        let tally = ledger::run::summarize(connection, run.id).await?.tally;
+        let tally = ledger::summary::of_run(connection, run.id).await?.tally;
         ledger::run::close(connection, run.id, Status::Failed, &tally, Some(failure)).await?;
-        ledger::run::summarize(connection, run.id).await.map(Some)
+        ledger::summary::of_run(connection, run.id).await.map(Some)
     };
     let closed = closed.await;
     connection.end(closed).await

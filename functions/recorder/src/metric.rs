@@ -4,7 +4,7 @@ use metrics::Unit;
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use stagemill_engine::{
     failure::{Class, Failure},
-    ledger::run::Summary,
+    ledger::summary::Summary,
     outcome::Status,
 };
 

@@ -13,7 +13,7 @@ use crate::{
 
 pub(crate) async fn run(args: ChunksArgs, world: &World) -> Result<Exit, CliError> {
     let (_, connection) = server::connect_with_ledger(&world.connect).await?;
-    let run = ledger::run::summarize(&connection, args.run).await?;
+    let run = ledger::summary::of_run(&connection, args.run).await?;
     let mut chunks = ledger::chunk::list(&connection, args.run, args.open).await?;
     if !args.detail {
         chunks.iter_mut().for_each(|chunk| chunk.detail = None);

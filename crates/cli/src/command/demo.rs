@@ -11,7 +11,7 @@ use scratch_postgres::ScratchPostgres;
 use stagemill_engine::{
     failure::Failure,
     job::Job,
-    ledger::{self, run::Summary},
+    ledger::{self, summary::Summary},
     local::Ended,
     outcome::Status,
     pg::{Connection, Server, Trust},

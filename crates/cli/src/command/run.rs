@@ -133,7 +133,7 @@ async fn make_place(starting: &Starting<'_>, open: &OpenRun, owner: &str) -> Res
             return Ok(answer);
         }
     }
-    let summary = ledger::run::summarize(&connection, open.id).await?;
+    let summary = ledger::summary::of_run(&connection, open.id).await?;
     tracing::warn!(target: log::FILE_ONLY, run = open.id, owner = open.owner, status = open.status.as_str(),
         "nothing was started: run {} of job {} is open", open.id, open.job);
     Err(taken::error(open, &summary, &starting.job.name, starting.typed))

@@ -2,10 +2,7 @@
 
 use comfy_table::Cell;
 use serde_json::json;
-use stagemill_engine::ledger::{
-    self,
-    run::{OpenRun, Summary},
-};
+use stagemill_engine::ledger::{self, run::OpenRun, summary::Summary};
 
 use super::taken::{self, Life};
 use crate::{
@@ -20,11 +17,11 @@ use crate::{
 pub(crate) async fn run(args: StatusArgs, world: &World) -> Result<Exit, CliError> {
     let (_, connection) = server::connect_with_ledger(&world.connect).await?;
     let Some(id) = args.run else {
-        let runs = ledger::run::list(&connection, args.job.as_deref(), args.limit).await?;
+        let runs = ledger::summary::list(&connection, args.job.as_deref(), args.limit).await?;
         list(&args, world, &runs)?;
         return Ok(Exit::Done);
     };
-    let summary = ledger::run::summarize(&connection, id).await?;
+    let summary = ledger::summary::of_run(&connection, id).await?;
     let open = if summary.status.is_open() { Some(ledger::run::open_run(&connection, id).await?) } else { None };
     if args.json {
         let mut value = json!(summary);

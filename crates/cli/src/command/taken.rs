@@ -2,7 +2,7 @@
 
 use nix::{sys::signal::kill, unistd::Pid};
 use stagemill_engine::{
-    ledger::run::{OpenRun, Summary},
+    ledger::{run::OpenRun, summary::Summary},
     outcome::Status,
 };
 

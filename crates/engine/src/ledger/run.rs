@@ -11,7 +11,7 @@ use crate::{
     failure::{Class, Failure},
     job::Job,
     mapping::Mapping,
-    outcome::{Counts, Status, Tally},
+    outcome::{Status, Tally},
     pg::{Connection, Param},
 };
 
@@ -392,116 +392,6 @@ pub async fn newest(connection: &Connection, job: &str) -> Result<Option<i64>, F
         .query_one("SELECT pg_catalog.max(run_id) FROM stagemill.run WHERE job = $1", &[(&job, Type::TEXT)])
         .await?;
     Ok(row.get(0))
-}
-
-/// A run as people see it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Summary {
-    /// Its id.
-    pub run: i64,
-    /// Its job's name.
-    pub job: String,
-    /// How it stands.
-    pub status: Status,
-    /// The role that started it.
-    pub started_by: String,
-    /// When it started, ISO 8601.
-    pub started_at: String,
-    /// When it ended, ISO 8601.
-    pub ended_at: Option<String>,
-    /// Seconds from its start to its end, or until now.
-    pub seconds: f64,
-    /// Seconds since its last sign of life; `None` when it has ended.
-    pub silent_seconds: Option<f64>,
-    /// The round it is in.
-    pub round: i32,
-    /// How many chunks may be applied at a time.
-    pub parallelism: i32,
-    /// The stage table.
-    pub stage: String,
-    /// The target table.
-    pub target: String,
-    /// Its chunks.
-    #[serde(flatten)]
-    pub tally: Tally,
-    /// Why it is not complete: the class's name.
-    pub error_class: Option<String>,
-    /// The server's code for it.
-    pub sqlstate: Option<String>,
-    /// Why, in a text without row values.
-    pub error: Option<String>,
-}
-
-const SUMMARY: &str = "
-SELECT run_id, job, status, started_by,
-       pg_catalog.to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-       pg_catalog.to_char(ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-       EXTRACT(epoch FROM COALESCE(ended_at, pg_catalog.clock_timestamp()) - started_at)::float8,
-       CASE WHEN ended_at IS NULL THEN EXTRACT(epoch FROM pg_catalog.clock_timestamp() - heartbeat_at)::float8 END,
-       round, parallelism, stage_table, target_table,
-       chunks, processed, failed, remaining, retries, staged, inserted, updated, deleted, unchanged, skipped, rejected,
-       error_class, sqlstate, error
-FROM stagemill.run_status";
-
-fn summary(row: &Row) -> Summary {
-    Summary {
-        run: row.get(0),
-        job: row.get(1),
-        status: Status::parse(row.get(2)).unwrap_or(Status::Failed),
-        started_by: row.get(3),
-        started_at: row.get(4),
-        ended_at: row.get(5),
-        seconds: row.get(6),
-        silent_seconds: row.get(7),
-        round: row.get(8),
-        parallelism: row.get(9),
-        stage: row.get(10),
-        target: row.get(11),
-        tally: tally(row, 12),
-        error_class: row.get(24),
-        sqlstate: row.get(25),
-        error: row.get(26),
-    }
-}
-
-fn tally(row: &Row, at: usize) -> Tally {
-    let n = |offset: usize| row.get::<_, i64>(at + offset);
-    Tally {
-        chunks: n(0),
-        processed: n(1),
-        failed: n(2),
-        left: n(3),
-        retries: n(4),
-        counts: Counts {
-            staged: n(5),
-            inserted: n(6),
-            updated: n(7),
-            deleted: n(8),
-            unchanged: n(9),
-            skipped: n(10),
-            rejected: n(11),
-        },
-    }
-}
-
-/// A run as people see it.
-///
-/// # Errors
-/// When there is none of that id.
-pub async fn summarize(connection: &Connection, id: i64) -> Result<Summary, Failure> {
-    let row = connection.query_opt(&format!("{SUMMARY} WHERE run_id = $1"), &[(&id, Type::INT8)]).await?;
-    row.as_ref().map(summary).ok_or_else(|| {
-        Failure::new(Class::BadJob, format!("there is no run {id}: `stagemill status` shows those there are"))
-    })
-}
-
-/// The newest runs, of one job or of all.
-///
-/// # Errors
-/// What the server or the connection says.
-pub async fn list(connection: &Connection, job: Option<&str>, limit: i64) -> Result<Vec<Summary>, Failure> {
-    let sql = format!("{SUMMARY} WHERE $1 IS NULL OR job = $1 ORDER BY run_id DESC LIMIT $2");
-    Ok(connection.query(&sql, &[(&job, Type::TEXT), (&limit, Type::INT8)]).await?.iter().map(summary).collect())
 }
 
 fn to_json(value: &impl Serialize) -> Result<serde_json::Value, Failure> {
