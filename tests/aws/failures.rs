@@ -9,6 +9,8 @@ use stagemill_engine::{
     pg::{Server, Trust},
 };
 
+use crate::database::Database;
+
 use super::{
     TABLES, cloud,
     cloud::{Cloud, FunctionName, Setup, Status, binaries},
@@ -134,4 +136,13 @@ async fn a_stopped_execution_is_closed_by_the_event_of_its_end() {
     let answer = stagemill_engine::resume::run(&database.connection, 1, "test", false).await.unwrap();
     database.drive(answer).await;
     assert_eq!(differences(&database).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_a_ledger_fails_the_execution_with_what_to_type() {
+    let database = Database::empty().await;
+    let cloud = Cloud::start(Setup::new(binaries()).variable("DATABASE_URL", &database.url())).await;
+    let outcome = cloud.run(&json!({"job": "increments"})).await;
+    assert_eq!((outcome.status, outcome.error.as_deref()), (Status::Failed, Some("Stagemill.Ledger")));
+    assert!(outcome.cause.unwrap().contains("run `stagemill init` first"));
 }

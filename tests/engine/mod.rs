@@ -4,3 +4,4 @@ mod fence;
 mod findings;
 mod oracle;
 mod runs;
+mod tls;

@@ -106,6 +106,10 @@ impl Driver<'_> {
                 Ok(_) => return Break(()),
                 Err(failure) => failure,
             };
+            if failure.class == Class::ConnectionLost {
+                // Not always closed: a demoted writer still answers, and a new connection resolves the host again.
+                *session = None;
+            }
             if !failure.class.is_retryable() {
                 tracing::warn!(run = run.id, worker = name, failure = %failure, "a worker stops");
                 return Break(());

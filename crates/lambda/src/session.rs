@@ -46,8 +46,13 @@ impl Session {
     }
 }
 
+/// Whether a session answers, and from a server that can be written to: after a failover it may be a reader's.
 async fn is_alive(connection: &Connection) -> bool {
     // A transaction that an aborted invocation left open is not one to go on with.
-    let question = connection.batch("ROLLBACK");
-    !connection.is_closed() && matches!(tokio::time::timeout(ANSWERS_WITHIN, question).await, Ok(Ok(_)))
+    let question = async {
+        connection.batch("ROLLBACK").await?;
+        connection.query_one("SELECT NOT pg_catalog.pg_is_in_recovery()", &[]).await
+    };
+    !connection.is_closed()
+        && matches!(tokio::time::timeout(ANSWERS_WITHIN, question).await, Ok(Ok(row)) if row.get::<_, bool>(0))
 }

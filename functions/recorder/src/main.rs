@@ -29,7 +29,14 @@ async fn record(session: &Session, metrics: &Metrics, request: Request) -> Resul
         }
         Request::PlanFailed { start, failure } => {
             let (error, cause) = failure.read();
-            record::planning_failed(&connection, &start, &Failure::new(Class::Stopped, cause.clone())).await?;
+            let closed =
+                record::planning_failed(&connection, &start, &Failure::new(Class::Stopped, cause.clone())).await;
+            match closed {
+                Err(failure) if failure.class.is_retryable() => return Err(failure),
+                // Without a ledger there is no run to close: the planner's own error says more.
+                Err(failure) => tracing::warn!(class = ?failure.class, "no run could be closed: {failure}"),
+                Ok(()) => {}
+            }
             (Answer::failed(0, 0, error, cause), None)
         }
         Request::ExecutionEnded { execution_ended: ended } => {

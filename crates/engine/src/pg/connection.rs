@@ -43,13 +43,7 @@ impl Connection {
 
     pub(super) async fn prepare_session(&self, idle_limit: Option<Duration>) -> Result<(), Failure> {
         let row = self.query_one("SELECT pg_catalog.current_setting('server_version_num')::int4", &[]).await?;
-        let version: i32 = row.get(0);
-        if version < OLDEST {
-            return Err(Failure::new(
-                Class::Configuration,
-                format!("the server is PostgreSQL {}; stagemill needs 14 or newer", version / 10_000),
-            ));
-        }
+        refuse_old(row.get(0))?;
         // Without the check an orphaned statement ran on for 7.5 of its 8 seconds; keepalives find peers that vanished.
         let mut wishes = vec![
             "SET client_connection_check_interval = '500ms'".to_owned(),
@@ -126,5 +120,26 @@ impl Connection {
                 Err(failure)
             }
         }
+    }
+}
+
+/// Refuses servers that lack what stagemill relies on.
+fn refuse_old(server_version_num: i32) -> Result<(), Failure> {
+    if server_version_num >= OLDEST {
+        return Ok(());
+    }
+    let text = format!("the server is PostgreSQL {}; stagemill needs 14 or newer", server_version_num / 10_000);
+    Err(Failure::new(Class::Configuration, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_older_than_14_is_refused_by_its_version() {
+        assert_eq!(refuse_old(140_000), Ok(()));
+        let refused = refuse_old(130_023).unwrap_err();
+        assert!(refused.message().starts_with("the server is PostgreSQL 13;"), "{refused}");
     }
 }
