@@ -42,7 +42,7 @@ async fn one_chunk_that_fails_for_good_stops_no_other_and_the_log_table_says_why
     let outcome = cloud.wait(&execution).await;
     assert_eq!((outcome.status, outcome.error.as_deref()), (Status::Failed, Some("Stagemill.Incomplete")));
     let cause = outcome.cause.unwrap();
-    assert!(cause.starts_with("1 of 20 chunks were not applied, 1 of them for BadData"), "{cause}");
+    assert!(cause.starts_with("1 of 20 chunks not applied: BadData in chunk "), "{cause}");
     let log =
         "SELECT concat_ws(' ', status, chunks_processed, chunks_failed, error_class, sqlstate) FROM stagemill.run";
     assert_eq!(database.value(log).await, "INCOMPLETE 19 1 Incomplete 22P02");

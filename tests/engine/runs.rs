@@ -220,7 +220,7 @@ async fn rounds_are_bounded_and_what_is_left_is_said() {
     record::round(&database.connection, answer.run, 1).await.unwrap();
     let closed = record::round(&database.connection, answer.run, 2).await.unwrap();
     assert_eq!((closed.answer.status, closed.answer.error.as_deref()), (Step::Failed, Some("Stagemill.Incomplete")));
-    assert!(closed.answer.cause.unwrap().starts_with("6 of 6 chunks were not applied"));
+    assert!(closed.answer.cause.unwrap().starts_with("6 of 6 chunks not applied"));
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ CREATE TABLE stagemill.run (
     CHECK (status <> 'COMPLETE' OR (chunks_processed = chunks AND error IS NULL
            AND staged = inserted + updated + deleted + unchanged + skipped + rejected) IS TRUE)
 );
-COMMENT ON TABLE stagemill.run IS 'The log table: one row a run.';
+COMMENT ON TABLE stagemill.run IS 'The log table: one row a run. Executors build their statements from mapping: writing it is running SQL as them.';
 CREATE UNIQUE INDEX run_open_job ON stagemill.run (job) WHERE ended_at IS NULL;
 CREATE UNIQUE INDEX run_open_tables ON stagemill.run (stage_table, target_table) WHERE ended_at IS NULL AND NOT shares_tables;
 CREATE UNIQUE INDEX run_trigger ON stagemill.run (job, trigger_id);
@@ -145,8 +145,7 @@ LEFT JOIN LATERAL (
 CREATE VIEW stagemill.dba_parallel_execute_tasks AS
 SELECT started_by AS task_owner,
        job || '#' || run_id AS task_name,
-       CASE (SELECT c.kind FROM stagemill.chunk c WHERE c.run_id = r.run_id ORDER BY c.chunk_id LIMIT 1)
-           WHEN 'blocks' THEN 'ROWID_RANGE' ELSE 'NUMBER_RANGE' END AS chunk_type,
+       CASE WHEN mapping -> 'cut' = '[]' THEN 'ROWID_RANGE' ELSE 'NUMBER_RANGE' END AS chunk_type,
        CASE status
            WHEN 'PLANNING' THEN 'CHUNKING'
            WHEN 'RUNNING' THEN CASE WHEN EXISTS (SELECT 1 FROM stagemill.chunk c WHERE c.run_id = r.run_id AND c.attempt > 0)

@@ -166,6 +166,11 @@ async fn privileges(
     Ok(())
 }
 
+/// A text as it stands in a job file.
+fn in_json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 /// Everything that is asked about one job.
 struct Asked<'a> {
     connection: &'a Connection,
@@ -242,7 +247,11 @@ impl Asked<'_> {
                         "is {staged}, the target's key is {}: its index can't be used to find the rows",
                         column.type_name
                     ),
-                    format!("\"{}\": \"CAST({} AS {})\"", key.column.as_str(), key.expression, column.type_name),
+                    format!(
+                        "{}: {}",
+                        in_json(&key.column.as_in_sql()),
+                        in_json(&format!("CAST({} AS {})", key.expression, column.type_name))
+                    ),
                 ));
             }
         }

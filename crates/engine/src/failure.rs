@@ -123,6 +123,11 @@ impl Class {
         format!("Stagemill.{self:?}")
     }
 
+    /// Reads the name that the state machine knows; what AWS raised itself is [`Class::Stopped`].
+    pub fn of_error_name(name: &str) -> Self {
+        Self::ALL.into_iter().find(|class| class.error_name() == name).unwrap_or(Self::Stopped)
+    }
+
     /// The class of a SQLSTATE (PostgreSQL's appendix "Error Codes"; 57014 needs [`cancelled`]).
     pub fn of_sqlstate(code: &str) -> Self {
         match code {

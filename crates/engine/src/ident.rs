@@ -63,6 +63,13 @@ impl Ident {
     }
 }
 
+impl Ident {
+    /// The name as a person would write it: quoted only where it has to be.
+    pub fn as_in_sql(&self) -> String {
+        if Self::parse(&self.0).is_ok_and(|parsed| parsed == *self) { self.0.clone() } else { self.to_string() }
+    }
+}
+
 /// Quoted, so that whatever the name contains it stays a name.
 impl fmt::Display for Ident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,6 +205,7 @@ mod tests {
     fn whatever_a_name_contains_it_stays_a_name() {
         assert_eq!(column(r#""a""; DROP TABLE x; --""#), r#""a""; DROP TABLE x; --""#);
         assert_eq!(column("größe"), r#""größe""#);
+        assert_eq!((Ident::exact("a b").as_in_sql(), Ident::exact("ab").as_in_sql()), (r#""a b""#.into(), "ab".into()));
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal(r"a\b"), r"E'a\\b'");
     }

@@ -111,7 +111,7 @@ impl Driver<'_> {
                 *session = None;
             }
             if !failure.class.is_retryable() {
-                tracing::warn!(run = run.id, worker = name, failure = %failure, "a worker stops");
+                tracing::info!(run = run.id, worker = name, failure = %failure, "a worker stops");
                 return Break(());
             }
             // Progress earns new patience.

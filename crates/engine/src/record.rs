@@ -57,19 +57,13 @@ async fn close(connection: &Connection, run: &Run, status: Status, tally: &Tally
 }
 
 async fn why_incomplete(connection: &Connection, run: &Run, tally: &Tally) -> Result<Failure, Failure> {
-    let open = tally.chunks - tally.processed;
-    let next =
-        format!("`stagemill chunks {} --open` lists them, `stagemill resume {}` tries them again", run.id, run.id);
+    let next = format!("`stagemill chunks {0} --open` lists them, `stagemill resume {0}` tries them again", run.id);
+    let open = format!("{} of {} chunks not applied", tally.chunks - tally.processed, tally.chunks);
     let Some(main) = ledger::chunk::main_failure(connection, run.id).await? else {
-        return Ok(Failure::new(
-            Class::Incomplete,
-            format!("{open} of {} chunks were not applied; {next}", tally.chunks),
-        ));
+        return Ok(Failure::new(Class::Incomplete, format!("{open}; {next}")));
     };
-    let text = format!(
-        "{open} of {} chunks were not applied, {} of them for {} (chunk {} first: {}); {next}",
-        tally.chunks, main.chunks, main.class, main.first, main.error
-    );
+    let others = if main.chunks > 1 { format!(" and {} others", main.chunks - 1) } else { String::new() };
+    let text = format!("{open}: {} in chunk {}{others} ({}); {next}", main.class, main.first, main.error);
     let mut failure = Failure::new(Class::Incomplete, text);
     failure.sqlstate = main.sqlstate;
     Ok(failure)

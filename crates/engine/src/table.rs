@@ -26,11 +26,11 @@ pub struct Table {
 /// What kind of relation it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A heap of its own.
+    /// A heap of its own: a table or a materialized view.
     Table,
     /// A partitioned table: its leaves hold the rows.
     Partitioned,
-    /// A view, materialized view or foreign table: no heap that block ranges could cut.
+    /// A view or a foreign table: no heap that block ranges could cut.
     NoHeap,
 }
 

@@ -29,8 +29,12 @@ async fn record(session: &Session, metrics: &Metrics, request: Request) -> Resul
         }
         Request::PlanFailed { start, failure } => {
             let (error, cause) = failure.read();
-            let closed =
-                record::planning_failed(&connection, &start, &Failure::new(Class::Stopped, cause.clone())).await;
+            let closed = record::planning_failed(
+                &connection,
+                &start,
+                &Failure::new(Class::of_error_name(&error), cause.clone()),
+            )
+            .await;
             match closed {
                 Err(failure) if failure.class.is_retryable() => return Err(failure),
                 // Without a ledger there is no run to close: the planner's own error says more.
