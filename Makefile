@@ -18,6 +18,10 @@ test: install functions ## Runs every test: real PostgreSQL, the real state mach
 kills: install ## Kills `stagemill run` 300 times at random moments and resumes it
 	STAGEMILL_KILLS=300 cargo test --locked -p stagemill-cli killed -- --nocapture
 
+.PHONY: soak
+soak: install ## Compares 3,000 random tables, rows and jobs with the single statement
+	STAGEMILL_CASES=3000 cargo test --locked -p stagemill-tests property -- --nocapture
+
 .PHONY: check
 check: ## Formatting, clippy, and the validators of template and state machine
 	cargo fmt --all --check

@@ -3,5 +3,6 @@
 mod fence;
 mod findings;
 mod oracle;
+mod property;
 mod runs;
 mod tls;
