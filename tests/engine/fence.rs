@@ -172,3 +172,34 @@ async fn the_ledger_refuses_counts_that_do_not_add_up() {
     let refused = database.connection.batch(lie).await.unwrap_err();
     assert_eq!(refused.sqlstate.as_deref(), Some("23514"));
 }
+
+#[tokio::test]
+async fn a_chunk_that_the_deadline_cuts_off_is_left_for_the_next_call() {
+    for microseconds in [0, 83, 700] {
+        let database = Database::with(INCREMENTS).await;
+        database.planned(&job(JOB), "me").await;
+        database.execute("UPDATE pause SET seconds = 1").await;
+        let connection = database.another_connection().await;
+        let run = ledger::run::load(&connection, 1).await.unwrap();
+        let deadline = Some(std::time::Instant::now() + Duration::from_micros(500_000 + microseconds));
+        let stop = Stop { deadline, asked: None };
+        let worker = Worker { connection: &connection, run: &run, name: "test" };
+        assert_eq!(apply::item(worker, &Item { last: 2, ..WHOLE }, &stop, &|_| {}).await.unwrap(), [1, 2]);
+        let chunk = "SELECT concat_ws(' ', c.state, c.round, r.halted) FROM stagemill.chunk c, stagemill.run r WHERE chunk_id = 1";
+        assert_eq!(database.value(chunk).await, "UNASSIGNED 1");
+    }
+}
+
+#[tokio::test]
+async fn a_held_chunk_is_among_those_left() {
+    let database = Database::with(INCREMENTS).await;
+    database.planned(&job(JOB), "me").await;
+    database.execute("UPDATE pause SET seconds = 0.5").await;
+    let holder = database.another_connection().await;
+    holder.batch("BEGIN; SELECT FROM stagemill.chunk WHERE chunk_id = 1 FOR UPDATE").await.unwrap();
+    let connection = database.another_connection().await;
+    let run = ledger::run::load(&connection, 1).await.unwrap();
+    let stop = Stop { deadline: Some(std::time::Instant::now() + Duration::from_millis(900)), asked: None };
+    let worker = Worker { connection: &connection, run: &run, name: "test" };
+    assert_eq!(apply::item(worker, &WHOLE, &stop, &|_| {}).await.unwrap(), [1, 3, 4]);
+}

@@ -6,3 +6,4 @@ mod oracle;
 mod property;
 mod runs;
 mod tls;
+mod traps;

@@ -103,11 +103,12 @@ pub async fn item(
     let mut held = None;
     for (n, id) in due.iter().enumerate() {
         let Some(time_left) = stop.time_left() else {
-            return Ok(due.get(n..).unwrap_or_default().to_vec());
+            return Ok(left(held, due.get(n..)));
         };
         match chunk(worker, *id, item.round, time_left, report).await? {
             Step::GoOn => {}
             Step::Held => held = Some(*id),
+            Step::OutOfTime => return Ok(left(held, due.get(n..))),
         }
     }
     match held {
@@ -119,9 +120,16 @@ pub async fn item(
     }
 }
 
+/// What was not reached: the chunks from here on, and one before them that somebody held.
+fn left(held: Option<i32>, from_here: Option<&[i32]>) -> Vec<i32> {
+    held.into_iter().chain(from_here.unwrap_or_default().iter().copied()).collect()
+}
+
 enum Step {
     GoOn,
     Held,
+    /// The deadline cut the statement off.
+    OutOfTime,
 }
 
 /// One attempt at one chunk.
@@ -145,6 +153,13 @@ async fn chunk(
             Ok(Step::GoOn)
         }
         Ok(None) => Ok(Step::Held),
+        Err(failure)
+            if failure.class == Class::TimedOut && settings::is_cut_short(&worker.run.mapping.settings, time_left) =>
+        {
+            // Not the chunk's fault: it is due in this round, and the next call has all its time for it.
+            ledger::chunk::fail(worker.connection, &claimed, &failure, Next::Retry, round).await?;
+            Ok(Step::OutOfTime)
+        }
         Err(failure) => attempt_failed(worker, &claimed, round, failure, report).await,
     }
 }
@@ -227,7 +242,7 @@ fn reconcile(mapping: &Mapping, staged: i64, inserted: i64, updated: i64, duplic
         Ok(counts)
     } else {
         let text = format!(
-            "{staged} rows staged, {inserted} inserted and {updated} updated do not add up: another session wrote the same keys, or a trigger suppressed rows"
+            "{staged} rows staged, {inserted} inserted and {updated} updated do not add up: another session wrote the same keys, a trigger suppressed rows, or a key changes when it is stored"
         );
         Err(Failure::new(Class::Contention, text))
     }
@@ -247,12 +262,15 @@ async fn attempt_failed(
     if worker.connection.is_closed() {
         return Err(failure.as_class(Class::ConnectionLost));
     }
-    ledger::chunk::fail(worker.connection, chunk, &failure, next, round).await?;
+    if !ledger::chunk::fail(worker.connection, chunk, &failure, next, round).await? {
+        // It went to another worker, whose run a failure of ours must not halt.
+        return Ok(Step::Held);
+    }
     match next {
         Next::NextRound | Next::Fail => Ok(Step::GoOn),
         Next::Retry => Err(failure),
         Next::Halt => {
-            ledger::run::halt(worker.connection, chunk.run, &failure).await?;
+            ledger::run::halt(worker.connection, chunk.run, round, &failure).await?;
             Err(failure)
         }
     }
@@ -267,6 +285,8 @@ mod tests {
         let table = TableName { schema: None, name: Ident::exact("t") };
         Mapping {
             stage: table.clone(),
+            stage_columns: vec![],
+            stage_leaves: vec![],
             target: table,
             filter: None,
             operation,

@@ -9,7 +9,7 @@ use crate::{
     ident::TableName,
     job::{Job, Operation},
     mapping::{Assignment, KeyColumn, Mapping},
-    pg::{Connection, catalog},
+    pg::Connection,
     probe, resolve,
     settings::Settings,
     statement,
@@ -50,14 +50,14 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
     let mut findings = Vec::new();
     let settings = match settings_of(connection, job).await {
         Ok(settings) => settings,
-        Err(refused) if refused.class == Class::ConnectionLost => return Err(refused),
+        Err(refused) if refused.class.is_retryable() => return Err(refused),
         Err(refused) => {
             findings.push(Finding::error("session", refused.to_string(), "correct the setting"));
             return Ok(Checked { mapping: None, stage: None, findings });
         }
     };
-    let stage = find(connection, &job.stage.table, "stage.table", &mut findings).await?;
-    let target = find(connection, &job.target.table, "target.table", &mut findings).await?;
+    let stage = find(connection, &settings, &job.stage.table, "stage.table", &mut findings).await?;
+    let target = find(connection, &settings, &job.target.table, "target.table", &mut findings).await?;
     let (Some(stage), Some(target)) = (stage, target) else {
         return Ok(Checked { mapping: None, stage: None, findings });
     };
@@ -68,12 +68,21 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
     let resolved = resolve::columns(job, &stage, &target, &mut findings);
     let asked = Asked { connection, settings: &settings, stage: &stage.name, target: &target.name };
     asked.expressions(job, &resolved.assignments, &mut findings).await?;
-    asked.key_types(&resolved.key, &target, &mut findings).await?;
+    asked.key_types(&resolved.key, &stage, &target, &mut findings).await?;
     let cut = resolve::cut(job, &stage, &target, &resolved.key, &mut findings);
+    if cut.columns.is_empty() && stage.leaves.iter().any(|leaf| target.leaves.contains(leaf)) {
+        findings.push(Finding::error(
+            "stage.table",
+            "is the target too: a row that one chunk updated moves into the blocks of the last one, which takes it again",
+            "use \"by\": \"key\"",
+        ));
+    }
     let identity =
         |a: &Assignment| a.insert.is_some() && target.column(&a.column).is_some_and(|column| column.identity_always);
     let mapping = Mapping {
         stage: stage.name.clone(),
+        stage_columns: stage.columns.iter().map(|column| column.name.clone()).collect(),
+        stage_leaves: stage.leaves.clone(),
         target: target.name.clone(),
         filter: job.stage.filter.clone(),
         operation: job.operation,
@@ -109,19 +118,22 @@ async fn settings_of(connection: &Connection, job: &Job) -> Result<Settings, Fai
         settings.insert((*name).to_owned(), row.get(n));
     }
     // It fires at 50,000 rows and costs more than a chunk.
-    settings.entry("jit".to_owned()).or_insert_with(|| "off".to_owned());
+    if !settings.keys().any(|name| name.eq_ignore_ascii_case("jit")) {
+        settings.insert("jit".to_owned(), "off".to_owned());
+    }
     Ok(settings)
 }
 
 async fn find(
     connection: &Connection,
+    settings: &Settings,
     text: &str,
     at: &str,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<Table>, Failure> {
     // Parsed before, when the job was read.
     let Ok(name) = TableName::parse(text) else { return Ok(None) };
-    let table = match catalog::table(connection, &name).await {
+    let table = match probe::table(connection, settings, &name).await {
         Ok(table) => table,
         Err(refused) if refused.class == Class::BadJob => {
             findings.push(Finding::error(at, refused.to_string(), "GRANT USAGE ON SCHEMA, or correct the name"));
@@ -155,6 +167,20 @@ async fn privileges(
         needed.push(("target.table", target, "UPDATE"));
     }
     let sql = "SELECT pg_catalog.has_any_column_privilege($1, $2), CURRENT_USER::text";
+    // Its partitions are read by themselves, where the parent's privileges don't count.
+    let sql_leaf = "SELECT pg_catalog.has_any_column_privilege($1, 'SELECT'), CURRENT_USER::text";
+    for leaf in stage.leaves.iter().filter(|leaf| leaf.oid != stage.oid) {
+        let row = connection.query_one(sql_leaf, &[(&leaf.oid, Type::OID)]).await?;
+        if !row.get::<_, bool>(0) {
+            let role: String = row.get(1);
+            let grant = format!("GRANT SELECT ON {} TO {}", leaf.name, crate::ident::Ident::exact(role.clone()));
+            findings.push(Finding::error(
+                "stage.table",
+                format!("role {role} lacks SELECT on its partition {}", leaf.name),
+                grant,
+            ));
+        }
+    }
     for (at, table, privilege) in needed {
         let row = connection.query_one(sql, &[(&table.oid, Type::OID), (&privilege, Type::TEXT)]).await?;
         if !row.get::<_, bool>(0) {
@@ -211,7 +237,7 @@ impl Asked<'_> {
         Ok(())
     }
 
-    /// The type of an expression over `from`, without reading a row. In a WHERE too: there the server refuses aggregates, windows and sets,
+    /// The type of an expression over `from`, a domain's base, without reading a row. In a WHERE too: there the server refuses aggregates, windows and sets,
     /// which would make a chunk's result depend on where it was cut.
     async fn expression(
         &self,
@@ -221,11 +247,16 @@ impl Asked<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<Option<String>, Failure> {
         let sql = format!(
-            "SELECT pg_catalog.format_type(pg_catalog.pg_typeof((SELECT (\n{text}\n) FROM {from} WHERE (\n{text}\n) IS NULL LIMIT 0)), NULL)"
+            "WITH RECURSIVE of(type) AS (
+                 SELECT pg_catalog.pg_typeof((SELECT (\n{text}\n) FROM {from} WHERE (\n{text}\n) IS NULL LIMIT 0))::oid
+                 UNION ALL
+                 SELECT t.typbasetype FROM of JOIN pg_catalog.pg_type t ON t.oid = of.type WHERE t.typbasetype <> 0
+             )
+             SELECT pg_catalog.format_type(of.type, NULL) FROM of JOIN pg_catalog.pg_type t ON t.oid = of.type WHERE t.typbasetype = 0"
         );
         match probe::ask_one(self.connection, self.settings, &sql, &[]).await {
             Ok(row) => Ok(Some(row.get(0))),
-            Err(refused) if refused.class == Class::ConnectionLost => Err(refused),
+            Err(refused) if refused.class.is_retryable() => Err(refused),
             Err(refused) => {
                 let remedy = "write one SQL expression over `stage` (and `target`, where a row is updated)";
                 findings.push(Finding::error(at, format!("is not accepted by the server: {refused}"), remedy));
@@ -234,12 +265,21 @@ impl Asked<'_> {
         }
     }
 
-    async fn key_types(&self, key: &[KeyColumn], target: &Table, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    async fn key_types(
+        &self,
+        key: &[KeyColumn],
+        stage: &Table,
+        target: &Table,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Failure> {
         for key in key {
             // A fault in the expression has been found before.
             let found =
                 self.expression("", &key.expression, &format!("{} AS stage", self.stage), &mut Vec::new()).await?;
             let (Some(staged), Some(column)) = (found, target.column(&key.column)) else { continue };
+            if let Some(narrow) = resolve::narrowing(key, stage, target) {
+                findings.push(narrow);
+            }
             if !resolve::index_can_find(&staged, &column.base_type) && staged != column.type_name {
                 findings.push(Finding::error(
                     format!("columns.{}", key.column.as_str()),
@@ -263,7 +303,7 @@ impl Asked<'_> {
         let sql = format!("EXPLAIN {}", statement::apply(mapping, &Range::Keys { low: None, high: None }));
         match probe::ask(self.connection, self.settings, &sql, &[]).await {
             Ok(_) => Ok(()),
-            Err(refused) if refused.class == Class::ConnectionLost => Err(refused),
+            Err(refused) if refused.class.is_retryable() => Err(refused),
             Err(refused) => {
                 let remedy = "correct the expressions, or grant what is missing; `stagemill plan` prints the statement";
                 findings.push(Finding::error(

@@ -25,7 +25,7 @@ pub struct Job {
     /// What is done with them.
     pub operation: Operation,
     /// For `insert`: what a staged row means whose key the target has already.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Existing::is_default")]
     pub existing: Existing,
     /// What each target column gets; all columns that stage and target have in common when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +92,12 @@ pub enum Existing {
     Skip,
     /// The staged row is an error (SQLSTATE 23505).
     Error,
+}
+
+impl Existing {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What each target column gets.

@@ -31,7 +31,7 @@ pub enum Ended {
 pub struct Driver<'a> {
     /// The server.
     pub server: &'a Server,
-    /// The name of this process in the ledger.
+    /// The name of this process in the ledger: the run's owner.
     pub worker: &'a str,
     /// Set to true to ask for an end.
     pub stop: tokio::sync::watch::Receiver<bool>,
@@ -43,7 +43,7 @@ impl Driver<'_> {
     /// Drives a run from an answer of the planner (or of resume) to its end.
     ///
     /// # Errors
-    /// When the server could not be reached for long, or this run went to another owner.
+    /// When the server could not be reached for long.
     pub async fn run(&self, mut answer: Answer) -> Result<Ended, Failure> {
         // Its session tells others that somebody drives this run.
         let control = self.connect(answer.run, "driver").await?;
@@ -156,7 +156,7 @@ impl Driver<'_> {
 
     async fn interrupted(&self, run: &Run) -> Result<Ended, Failure> {
         let connection = self.server.connect("stagemill").await?;
-        ledger::run::interrupt(&connection, run.id).await?;
+        ledger::run::interrupt(&connection, run.id, self.worker).await?;
         Ok(Ended::Interrupted(Box::new(ledger::summary::of_run(&connection, run.id).await?)))
     }
 }

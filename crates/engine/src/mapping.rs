@@ -9,6 +9,7 @@ use crate::{
     ident::{Ident, TableName},
     job::{Existing, Operation},
     settings::Settings,
+    table::Leaf,
 };
 
 /// A job, resolved.
@@ -16,6 +17,10 @@ use crate::{
 pub struct Mapping {
     /// The stage table.
     pub stage: TableName,
+    /// The stage's columns, in their order.
+    pub stage_columns: Vec<Ident>,
+    /// The heaps that held the stage when the run was planned.
+    pub stage_leaves: Vec<Leaf>,
     /// The target table.
     pub target: TableName,
     /// The job's condition over `stage`.
@@ -45,6 +50,8 @@ pub struct KeyColumn {
     pub column: Ident,
     /// The staged row's value of it.
     pub expression: String,
+    /// The target column's collation, quoted; `None` where its type has none.
+    pub collation: Option<String>,
 }
 
 /// A target column and what it gets.

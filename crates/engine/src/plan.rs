@@ -10,6 +10,7 @@ use crate::{
     chunk::{self, Range},
     cut,
     failure::{Class, Failure},
+    ident::{Ident, TableName},
     job::Job,
     ledger::{
         self,
@@ -19,11 +20,14 @@ use crate::{
     outcome::{Status, Tally},
     pg::{Connection, catalog},
     probe, statement,
-    table::Table,
+    table::{Kind, Table},
 };
 
 /// Scans of the target that would read more rows than this for each chunk are worth avoiding.
 const SCAN_WORTH_AVOIDING: f64 = 10_000.0;
+
+/// More chunks than this are more ledger than work.
+const MOST_CHUNKS: usize = 500_000;
 
 /// A request to start a run.
 #[derive(Debug)]
@@ -171,7 +175,15 @@ pub async fn cut(
         mapping.keys_are_unique = true;
     }
     let ranges = cut::stage(connection, &mapping, stage, &job.chunks, job.parallelism).await?;
-    if let Some(range) = ranges.get(ranges.len() / 2) {
+    if ranges.len() > MOST_CHUNKS {
+        let text = format!(
+            "the stage would make {} chunks; at most {MOST_CHUNKS} are planned: raise chunks.rows",
+            ranges.len()
+        );
+        return Err(Failure::new(Class::BadJob, text));
+    }
+    // Never for a view: its own joins would lose their hash joins too.
+    if let Some(range) = ranges.get(ranges.len() / 2).filter(|_| stage.kind != Kind::NoHeap) {
         keep_nested_loop(connection, &mut mapping, range).await?;
     }
     Ok((mapping, ranges))
@@ -205,7 +217,7 @@ pub fn duplicate_keys(mapping: &Mapping, duplicates: i64) -> Failure {
 /// for the run; where that does not help, nothing is.
 async fn keep_nested_loop(connection: &Connection, mapping: &mut Mapping, range: &Range) -> Result<(), Failure> {
     let Some(target) = catalog::table(connection, &mapping.target).await? else { return Ok(()) };
-    let heaps: BTreeSet<String> = target.leaves.iter().map(|leaf| leaf.name.name.as_str().to_owned()).collect();
+    let heaps: BTreeSet<TableName> = target.leaves.into_iter().map(|leaf| leaf.name).collect();
     if rows_scanned(connection, mapping, range, &heaps).await? < SCAN_WORTH_AVOIDING {
         return Ok(());
     }
@@ -226,22 +238,31 @@ async fn rows_scanned(
     connection: &Connection,
     mapping: &Mapping,
     range: &Range,
-    heaps: &BTreeSet<String>,
+    heaps: &BTreeSet<TableName>,
 ) -> Result<f64, Failure> {
-    let sql = format!("EXPLAIN (FORMAT JSON) {}", statement::apply(mapping, range));
+    let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", statement::apply(mapping, range));
     let row = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?;
     Ok(scanned(&row.get::<_, Json>(0), heaps))
 }
 
-fn scanned(plan: &Json, heaps: &BTreeSet<String>) -> f64 {
+fn scanned(plan: &Json, heaps: &BTreeSet<TableName>) -> f64 {
     let inside: f64 = match plan {
         Json::Array(nodes) => nodes.iter().map(|node| scanned(node, heaps)).sum(),
         Json::Object(fields) => fields.values().map(|field| scanned(field, heaps)).sum(),
         _ => 0.0,
     };
-    let scans =
-        plan["Node Type"] == "Seq Scan" && plan["Relation Name"].as_str().is_some_and(|name| heaps.contains(name));
+    // A merge join reads an index from end to end.
+    let whole = plan["Node Type"] == "Seq Scan"
+        || (["Index Scan", "Index Only Scan"].iter().any(|scan| plan["Node Type"] == *scan)
+            && plan["Index Cond"].is_null());
+    let scans = whole && relation(plan).is_some_and(|name| heaps.contains(&name));
     inside + if scans { plan["Plan Rows"].as_f64().unwrap_or(0.0) } else { 0.0 }
+}
+
+/// The table that a node of a plan reads.
+fn relation(node: &Json) -> Option<TableName> {
+    let name = |field: &str| node[field].as_str().map(Ident::exact);
+    Some(TableName { schema: Some(name("Schema")?), name: name("Relation Name")? })
 }
 
 /// Writes chunks and first round, unless the run was closed meanwhile.

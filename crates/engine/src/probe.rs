@@ -4,8 +4,10 @@ use tokio_postgres::Row;
 
 use crate::{
     failure::Failure,
-    pg::{Connection, Param},
+    ident::TableName,
+    pg::{Connection, Param, catalog},
     settings::{self, Settings},
+    table::Table,
 };
 
 /// Planning has no deadline of its own; a question that takes longer than this is a question too many.
@@ -21,12 +23,31 @@ pub async fn ask(
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failure> {
-    let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}", settings::set_local(settings, LONGEST));
+    let begin = begin(settings);
     let answered = match connection.batch(&begin).await {
         Ok(_) => connection.query(sql, params).await,
         Err(refused) => Err(refused),
     };
     connection.end(answered).await
+}
+
+fn begin(settings: &Settings) -> String {
+    // A chunk's statement timeout says nothing about questions to the whole stage.
+    let mut settings = settings.clone();
+    settings.retain(|name, _| !name.eq_ignore_ascii_case("statement_timeout"));
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}", settings::set_local(&settings, LONGEST))
+}
+
+/// Reads a table from the catalog, named and described as the run's `search_path` has it.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn table(connection: &Connection, settings: &Settings, name: &TableName) -> Result<Option<Table>, Failure> {
+    let table = match connection.batch(&begin(settings)).await {
+        Ok(_) => catalog::table(connection, name).await,
+        Err(refused) => Err(refused),
+    };
+    connection.end(table).await
 }
 
 /// Asks a question whose answer is one row.

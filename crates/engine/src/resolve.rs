@@ -110,11 +110,11 @@ fn key_column(
     assignments: &[Assignment],
     findings: &mut Vec<Finding>,
 ) -> Option<KeyColumn> {
-    if target.column(name).is_none() {
+    let Some(column) = target.column(name) else {
         let fault = format!("{} is not a column of {}", name.as_str(), target.name);
         findings.push(Finding::error("target.key", fault, "name columns of a unique index of the target"));
         return None;
-    }
+    };
     let value = assignments.iter().find(|a| a.column == *name).and_then(|a| a.insert.clone());
     if value.is_none() {
         findings.push(Finding::error(
@@ -123,7 +123,7 @@ fn key_column(
             "give the key's column its expression over stage",
         ));
     }
-    Some(KeyColumn { column: name.clone(), expression: value? })
+    Some(KeyColumn { column: name.clone(), expression: value?, collation: column.collation.clone() })
 }
 
 /// Keeps the branches that the operation has, and finds operations that would do nothing.
@@ -201,12 +201,32 @@ fn cut_column(name: &Ident, stage: &Table) -> Option<CutColumn> {
 
 /// The stage column that holds a key, where its order and equality are the target's.
 fn plain_column(key: &KeyColumn, stage: &Table, target: &Table) -> Option<Ident> {
-    let text = key.expression.trim();
+    let (from, to) = (stage_column(&key.expression, stage)?, target.column(&key.column)?);
+    (keeps_order(from, to) && from.collation == to.collation).then(|| from.name.clone())
+}
+
+/// The stage column that an expression is, when it is nothing else.
+fn stage_column<'a>(expression: &str, stage: &'a Table) -> Option<&'a Column> {
+    let text = expression.trim();
     let text =
         text.get(..6).filter(|start| start.eq_ignore_ascii_case("stage.")).map_or(text, |start| &text[start.len()..]);
-    let name = Ident::parse(text).ok()?;
-    let (from, to) = (stage.column(&name)?, target.column(&key.column)?);
-    (keeps_order(from, to) && from.collation == to.collation).then_some(name)
+    stage.column(&Ident::parse(text).ok()?)
+}
+
+/// A key whose target type can change it when it is stored: then the row is not found again by the key that was staged.
+pub fn narrowing(key: &KeyColumn, stage: &Table, target: &Table) -> Option<Finding> {
+    let (from, to) = (stage_column(&key.expression, stage)?, target.column(&key.column)?);
+    let narrows = from.base_type == to.base_type && to.type_name != to.base_type && !keeps_order(from, to);
+    narrows.then(|| {
+        Finding::warning(
+            format!("columns.{}", key.column.as_str()),
+            format!(
+                "is {}, the target's key is {}: a row whose key changes when it is stored fails",
+                from.type_name, to.type_name
+            ),
+            "make the stage's type no wider than the target's, or CAST the key in columns",
+        )
+    })
 }
 
 fn keeps_order(from: &Column, to: &Column) -> bool {
@@ -214,8 +234,17 @@ fn keeps_order(from: &Column, to: &Column) -> bool {
         (from.base_type.as_str(), to.type_name.as_str()),
         ("smallint", "integer" | "bigint") | ("integer", "bigint") | ("character varying", "text")
     );
+    let longer = from.base_type == to.base_type && length(from) <= length(to) && length(from).is_some();
     // A modifier narrows: `varchar(3)` takes 'abc ' for 'abc'.
-    from.type_name == to.type_name || (from.base_type == to.base_type && to.type_name == to.base_type) || widened
+    from.type_name == to.type_name
+        || (from.base_type == to.base_type && to.type_name == to.base_type)
+        || widened
+        || longer
+}
+
+/// The n of `character varying(n)`.
+fn length(column: &Column) -> Option<u32> {
+    column.type_name.strip_prefix("character varying(")?.strip_suffix(')')?.parse().ok()
 }
 
 /// Whether the target's index can be used to find keys of this type.
@@ -225,7 +254,9 @@ pub fn index_can_find(staged: &str, target: &str) -> bool {
         &["text", "character varying"],
         &["date", "timestamp without time zone", "timestamp with time zone"],
     ];
-    staged == target || FAMILIES.iter().any(|family| family.contains(&staged) && family.contains(&target))
+    // A timestamp that is stored as a date is another value than the one that was looked for.
+    let shortened = target == "date" && staged != "date";
+    staged == target || !shortened && FAMILIES.iter().any(|family| family.contains(&staged) && family.contains(&target))
 }
 
 #[cfg(test)]
@@ -273,7 +304,7 @@ mod tests {
     }
 
     fn key(expression: &str) -> Vec<KeyColumn> {
-        vec![KeyColumn { column: Ident::exact("id"), expression: expression.into() }]
+        vec![KeyColumn { column: Ident::exact("id"), expression: expression.into(), collation: None }]
     }
 
     #[test]
@@ -301,6 +332,8 @@ mod tests {
         let text = |collation: &str| Column { collation: Some(collation.into()), ..column("id", "text") };
         assert!(!keeps_order(&column("id", "character varying"), &column("id", "character varying(3)")));
         assert!(keeps_order(&column("id", "character varying(3)"), &column("id", "text")));
+        let varchar = |n| column("id", &format!("character varying({n})"));
+        assert!(keeps_order(&varchar(3), &varchar(5)) && !keeps_order(&varchar(5), &varchar(3)));
         let stage = table("s", vec![text("a")], &["id"]);
         assert_eq!(plain_column(&key("stage.id")[0], &stage, &table("t", vec![text("b")], &["id"])), None);
     }
@@ -324,5 +357,6 @@ mod tests {
     fn a_numeric_key_cannot_be_found_by_a_bigint_index() {
         assert!(index_can_find("integer", "bigint") && index_can_find("uuid", "uuid"));
         assert!(!index_can_find("numeric", "bigint") && !index_can_find("text", "bigint"));
+        assert!(!index_can_find("timestamp without time zone", "date"));
     }
 }

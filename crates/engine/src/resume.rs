@@ -8,7 +8,7 @@ use crate::{
     failure::{Class, Failure},
     ledger::{self, run::Run},
     outcome::Status,
-    pg::Connection,
+    pg::{Connection, catalog},
 };
 
 /// How long the sessions of a killed process may need to notice (`client_connection_check_interval` is 0.5 s).
@@ -42,13 +42,22 @@ async fn refuse(connection: &Connection, run: &Run) -> Result<(), Failure> {
             format!("run {id} was never planned: nothing of it was applied, start the job anew"),
         ));
     }
-    match ledger::run::newest(connection, &run.job).await? {
-        Some(newest) if newest != id => Err(Failure::new(
+    if let Some(newest) = ledger::run::newest(connection, &run.job).await?.filter(|newest| *newest != id) {
+        return Err(Failure::new(
             Class::BadJob,
             format!("run {id} can't be resumed: run {newest} of job {:?} came after it", run.job),
-        )),
-        _ => Ok(()),
+        ));
     }
+    // Its chunks were cut from other rows than those that are there now.
+    let stage = catalog::table(connection, &run.mapping.stage).await?;
+    if stage.is_none_or(|stage| stage.leaves != run.mapping.stage_leaves) {
+        let text = format!(
+            "run {id} can't be resumed: {} was rewritten or replaced since it was planned (TRUNCATE, VACUUM FULL, CLUSTER, a new table); start the job anew",
+            run.mapping.stage
+        );
+        return Err(Failure::new(Class::SourceChanged, text));
+    }
+    Ok(())
 }
 
 async fn wait_for_silence(connection: &Connection, run: &Run) -> Result<(), Failure> {

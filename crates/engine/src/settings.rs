@@ -85,7 +85,14 @@ fn timeout(settings: &Settings, name: &str, default: Duration) -> Duration {
 
 /// The statement timeout of a run's chunks, cut to the time that is left.
 pub fn statement_timeout(settings: &Settings, time_left: Duration) -> Duration {
-    timeout(settings, "statement_timeout", STATEMENT_TIMEOUT).min(time_left).max(Duration::from_millis(1))
+    let limit = timeout(settings, "statement_timeout", STATEMENT_TIMEOUT).min(time_left);
+    // Whole milliseconds, as the server is told: a fraction more would take its own timeout for a person's cancel.
+    Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// Whether the time that is left, and not the job, sets that timeout.
+pub fn is_cut_short(settings: &Settings, time_left: Duration) -> bool {
+    time_left < timeout(settings, "statement_timeout", STATEMENT_TIMEOUT)
 }
 
 /// `SET LOCAL` for each setting, to be sent behind BEGIN: behind a pooler a session keeps nothing.

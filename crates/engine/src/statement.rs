@@ -7,6 +7,13 @@ use crate::{
     mapping::Mapping,
 };
 
+/// Names that hide no table which an expression's subquery reads.
+const S: &str = "\"stagemill staged\"";
+const U: &str = "\"stagemill updated\"";
+const I: &str = "\"stagemill inserted\"";
+const D: &str = "\"stagemill duplicates\"";
+const ROWS: &str = "\"stagemill rows\"";
+
 /// The statement for a chunk. It returns one row: `staged`, `inserted`, `updated` and `duplicates` (keys staged more than once), each a bigint.
 ///
 /// The upsert is an UPDATE and an INSERT over one materialized list rather than ON CONFLICT DO UPDATE, which sees `excluded` only, raises NOT NULL
@@ -15,21 +22,21 @@ pub fn apply(mapping: &Mapping, range: &Range) -> String {
     let mut with = vec![staged(mapping, range)];
     let [mut inserted, mut updated, mut duplicates] = ["0::bigint"; 3].map(str::to_owned);
     if matches!(mapping.operation, Operation::Update | Operation::Upsert) {
-        with.push(format!("u AS (\n{}\n)", update(mapping)));
-        updated = count("u");
+        with.push(format!("{U} AS (\n{}\n)", update(mapping)));
+        updated = count(U);
     }
     if matches!(mapping.operation, Operation::Insert | Operation::Upsert) {
-        with.push(format!("i AS (\n{}\n)", insert(mapping)));
-        inserted = count("i");
+        with.push(format!("{I} AS (\n{}\n)", insert(mapping)));
+        inserted = count(I);
     }
     if !mapping.keys_are_unique {
-        with.push(format!("d AS (\n{}\n)", duplicate_keys(mapping)));
-        duplicates = count("d");
+        with.push(format!("{D} AS (\n{}\n)", duplicate_keys(mapping)));
+        duplicates = count(D);
     }
     format!(
         "WITH {}\nSELECT {} AS staged,\n       {inserted} AS inserted,\n       {updated} AS updated,\n       {duplicates} AS duplicates",
         with.join(",\n"),
-        count("s"),
+        count(S),
     )
 }
 
@@ -55,13 +62,19 @@ pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
 }
 
 fn staged(mapping: &Mapping, range: &Range) -> String {
-    staged_as(mapping, range, "stage.*, ")
+    let columns = mapping.stage_columns.iter().enumerate();
+    let columns: String = columns.map(|(n, column)| format!("stage.{column} AS {}, ", column_alias(n))).collect();
+    staged_as(mapping, range, &columns)
 }
 
 fn staged_as(mapping: &Mapping, range: &Range, columns: &str) -> String {
-    let keys = mapping.key.iter().enumerate().map(|(n, key)| format!("(\n{}\n) AS {}", key.expression, key_alias(n)));
+    let keys = mapping.key.iter().enumerate().map(|(n, key)| {
+        // In the target's collation: two spellings that it takes for one key are duplicates.
+        let collate = key.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        format!("(\n{}\n){collate} AS {}", key.expression, key_alias(n))
+    });
     format!(
-        "s AS MATERIALIZED (\nSELECT {columns}{}\nFROM {}\nWHERE {}\n)",
+        "{S} AS MATERIALIZED (\nSELECT {columns}{}\nFROM {}\nWHERE {}\n)",
         keys.collect::<Vec<_>>().join(", "),
         range.from_clause(&mapping.stage),
         chunk_condition(mapping, range),
@@ -71,12 +84,12 @@ fn staged_as(mapping: &Mapping, range: &Range, columns: &str) -> String {
 fn update(mapping: &Mapping) -> String {
     let set = mapping.assignments.iter().filter_map(|a| Some(format!("{} = (\n{}\n)", a.column, a.update.as_ref()?)));
     format!(
-        "UPDATE {} AS target SET {}\nFROM {} AS stage\nWHERE {}\nRETURNING 1",
+        "UPDATE {} AS target SET {}\nFROM {}\nWHERE {}\nRETURNING 1",
         mapping.target,
         set.collect::<Vec<_>>().join(", "),
         // In the order of the key, so that chunks lock target rows in one order and touch neighbouring pages together.
-        sorted("SELECT * FROM s", mapping),
-        same_key(mapping, "target", "stage"),
+        sorted(&format!("SELECT * FROM {S}"), mapping),
+        same_key(mapping, "target", ROWS),
     )
 }
 
@@ -86,12 +99,12 @@ fn insert(mapping: &Mapping) -> String {
         inserted.map(|(c, value)| (c, format!("(\n{value}\n)"))).unzip();
     let strict = mapping.operation == Operation::Insert && mapping.existing == Existing::Error;
     let rows = if strict {
-        "SELECT * FROM s".to_owned()
+        format!("SELECT * FROM {S}")
     } else {
         format!(
-            "SELECT s.* FROM s WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
+            "SELECT * FROM {S} WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
             mapping.target,
-            same_key(mapping, "t", "s")
+            same_key(mapping, "t", S)
         )
     };
     let conflict = if strict {
@@ -101,7 +114,7 @@ fn insert(mapping: &Mapping) -> String {
         format!("\nON CONFLICT ({}) DO NOTHING", ident::list(mapping.key.iter().map(|key| &key.column)))
     };
     format!(
-        "INSERT INTO {} ({}){}\nSELECT {}\nFROM {} AS stage{conflict}\nRETURNING 1",
+        "INSERT INTO {} ({}){}\nSELECT {}\nFROM {}{conflict}\nRETURNING 1",
         mapping.target,
         ident::list(columns),
         if mapping.overrides_identity { " OVERRIDING SYSTEM VALUE" } else { "" },
@@ -113,11 +126,16 @@ fn insert(mapping: &Mapping) -> String {
 fn duplicate_keys(mapping: &Mapping) -> String {
     let aliases = key_aliases(mapping);
     let not_null = aliases.iter().map(|alias| format!("{alias} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
-    format!("SELECT 1 FROM s WHERE {not_null} GROUP BY {} HAVING pg_catalog.count(*) > 1", aliases.join(", "))
+    format!("SELECT 1 FROM {S} WHERE {not_null} GROUP BY {} HAVING pg_catalog.count(*) > 1", aliases.join(", "))
 }
 
 fn sorted(rows: &str, mapping: &Mapping) -> String {
-    format!("({rows} ORDER BY {})", key_aliases(mapping).join(", "))
+    let columns = mapping.stage_columns.iter().enumerate();
+    let columns =
+        columns.map(|(n, column)| format!("{ROWS}.{} AS {column}", column_alias(n))).collect::<Vec<_>>().join(", ");
+    let order = key_aliases(mapping).join(", ");
+    // `stage` is the staged row and nothing more: an expression may take it whole, as `to_jsonb(stage)` does.
+    format!("({rows} ORDER BY {order}) AS {ROWS} CROSS JOIN LATERAL (SELECT {columns}) AS stage")
 }
 
 fn same_key(mapping: &Mapping, target: &str, staged: &str) -> String {
@@ -130,6 +148,11 @@ fn same_key(mapping: &Mapping, target: &str, staged: &str) -> String {
 
 fn key_aliases(mapping: &Mapping) -> Vec<String> {
     (0..mapping.key.len()).map(key_alias).collect()
+}
+
+/// A name for the materialized column, so that only `stage` has the stage's own.
+fn column_alias(n: usize) -> String {
+    Ident::exact(format!("stagemill column {}", n + 1)).to_string()
 }
 
 /// A name that no stage column has by accident.

@@ -29,19 +29,22 @@ async fn record(session: &Session, metrics: &Metrics, request: Request) -> Resul
         }
         Request::PlanFailed { start, failure } => {
             let (error, cause) = failure.read();
-            let closed = record::planning_failed(
+            let closed = record::ended_from_outside(
                 &connection,
                 &start,
                 &Failure::new(Class::of_error_name(&error), cause.clone()),
             )
             .await;
-            match closed {
+            let closed = match closed {
                 Err(failure) if failure.class.is_retryable() => return Err(failure),
                 // Without a ledger there is no run to close: the planner's own error says more.
-                Err(failure) => tracing::warn!(class = ?failure.class, "no run could be closed: {failure}"),
-                Ok(()) => {}
-            }
-            (Answer::failed(0, 0, error, cause), None)
+                Err(failure) => {
+                    tracing::warn!(class = ?failure.class, "no run could be closed: {failure}");
+                    None
+                }
+                Ok(closed) => closed,
+            };
+            (Answer::failed(0, 0, error, cause), closed)
         }
         Request::ExecutionEnded { execution_ended: ended } => {
             let cause =

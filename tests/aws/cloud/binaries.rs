@@ -10,7 +10,12 @@ use std::sync::OnceLock;
 /// shipped. That takes minutes when nothing is built yet, so the Makefile does it before the tests.
 pub fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| std::env::var_os("STAGEMILL_FUNCTIONS").map_or_else(build, PathBuf::from))
+    FOLDER.get_or_init(|| {
+        let folder = std::env::var_os("STAGEMILL_FUNCTIONS").map_or_else(build, PathBuf::from);
+        let missing = FunctionName::ALL.into_iter().find(|function| !folder.join(function.name()).exists());
+        assert_eq!(missing, None, "{} has no binary of this function", folder.display());
+        folder
+    })
 }
 
 fn build() -> PathBuf {

@@ -83,6 +83,11 @@ impl Function {
     }
 }
 
+/// A binary of a function's name, or the `bootstrap` in a folder of its name, as `cargo lambda` leaves it.
+fn binary(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join("bootstrap") } else { path.to_owned() }
+}
+
 /// What a test wants to run.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -100,7 +105,7 @@ impl Setup {
     /// Functions from a folder with binaries of their names, with limits that suit a test.
     pub fn new(binaries: &Path) -> Self {
         let function = |name: FunctionName| Function {
-            binary: binaries.join(name.name()),
+            binary: binary(&binaries.join(name.name())),
             environment: BTreeMap::new(),
             timeout: Duration::from_mins(1),
             memory_mb: 256,

@@ -110,7 +110,7 @@ async fn interrupted(server: &Server, owner: &str) -> CliError {
         // The plan may have been written at the last moment.
         let planned = ledger::run::of_owner(&connection, owner).await?;
         if let Some(run) = planned.filter(|run| run.status == outcome::Status::Running) {
-            ledger::run::interrupt(&connection, run.id).await?;
+            ledger::run::interrupt(&connection, run.id, owner).await?;
             return Ok(Some(run.id));
         }
         Ok::<_, Failure>(None)

@@ -141,6 +141,9 @@ fn examine(read: &Read, findings: &mut Vec<Finding>) {
             findings.push(Finding::error(at, format!("is {number}"), format!("give a number from 1 to {high}")));
         }
     }
+    if read.existing.is_some() && read.operation.is_some_and(|operation| operation != Operation::Insert) {
+        findings.push(Finding::error("existing", "is for \"operation\": \"insert\"", "take it out"));
+    }
     if let Some(columns) = &read.columns {
         examine_columns(columns, findings);
     }

@@ -173,8 +173,8 @@ pub async fn fence(connection: &Connection, chunk: &Claimed) -> Result<bool, Fai
     Ok(connection.query_opt(sql, &params).await?.is_some())
 }
 
-/// Inside the work transaction: the chunk is done. False when the heap is not the one that was planned; its lock, taken by the
-/// statement before, keeps it from changing until COMMIT.
+/// Inside the work transaction: the chunk is done. False when the heap is not the one that was planned, or its name is another one's by now.
+/// The lock that the statement before took keeps both from changing until COMMIT.
 ///
 /// # Errors
 /// What the server or the connection says.
@@ -184,7 +184,8 @@ pub async fn finish(connection: &Connection, chunk: &Claimed, counts: &Counts) -
                    staged = $3, inserted = $4, updated = $5, deleted = $6, unchanged = $7, skipped = $8, rejected = $9,
                    error_class = NULL, sqlstate = NULL, error = NULL, detail = NULL
                WHERE run_id = $1 AND chunk_id = $2
-                 AND (leaf_oid IS NULL OR pg_catalog.pg_relation_filenode(leaf_oid) = leaf_filenode) RETURNING 1";
+                 AND (leaf_oid IS NULL OR (pg_catalog.pg_relation_filenode(leaf_oid) = leaf_filenode
+                      AND pg_catalog.to_regclass(pg_catalog.format('%I.%I', leaf_schema, leaf_name)) = leaf_oid)) RETURNING 1";
     let params: [Param<'_>; 9] = [
         (&chunk.run, Type::INT8),
         (&chunk.id, Type::INT4),
@@ -199,7 +200,7 @@ pub async fn finish(connection: &Connection, chunk: &Claimed, counts: &Counts) -
     Ok(connection.query_opt(sql, &params).await?.is_some())
 }
 
-/// Records an attempt that failed, unless the chunk has gone to another worker meanwhile.
+/// Records an attempt that failed, unless the chunk has gone to another worker meanwhile: then false.
 ///
 /// # Errors
 /// What the server or the connection says.
@@ -209,7 +210,7 @@ pub async fn fail(
     failure: &Failure,
     next: Next,
     round: i32,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let over = matches!(next, Next::Fail | Next::Halt);
     let state = if over { "PROCESSED_WITH_ERROR" } else { "UNASSIGNED" };
     let due = if next == Next::NextRound { round + 1 } else { round };
@@ -217,7 +218,7 @@ pub async fn fail(
     let sql = "UPDATE stagemill.chunk
                SET state = $4, round = GREATEST(round, $5), ended_at = CASE WHEN $6 THEN pg_catalog.clock_timestamp() END,
                    error_class = $7, sqlstate = $8, error = $9, detail = $10
-               WHERE run_id = $1 AND chunk_id = $2 AND state = 'ASSIGNED' AND attempt = $3";
+               WHERE run_id = $1 AND chunk_id = $2 AND state = 'ASSIGNED' AND attempt = $3 RETURNING 1";
     let params: [Param<'_>; 10] = [
         (&chunk.run, Type::INT8),
         (&chunk.id, Type::INT4),
@@ -230,8 +231,7 @@ pub async fn fail(
         (&failure.message(), Type::TEXT),
         (&failure.server_message(), Type::TEXT),
     ];
-    connection.query(sql, &params).await?;
-    Ok(())
+    Ok(connection.query_opt(sql, &params).await?.is_some())
 }
 
 /// The chunks of a range of ids that are due in a round.

@@ -282,14 +282,15 @@ pub async fn items(connection: &Connection, run: i64, round: i32) -> Result<Vec<
         .map_err(|_| Failure::new(Class::Ledger, format!("run {run}: round {round} can't be read by this version")))
 }
 
-/// Asks that nothing more of a run is started. The first to ask is remembered.
+/// Asks that nothing more of a run is started. The first to ask is remembered; a worker of an earlier round has no say:
+/// somebody may have resumed the run since.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn halt(connection: &Connection, run: i64, failure: &Failure) -> Result<(), Failure> {
+pub async fn halt(connection: &Connection, run: i64, round: i32, failure: &Failure) -> Result<(), Failure> {
     let status = if failure.class == Class::SourceChanged { Status::SourceChanged } else { Status::Failed };
     let sql = "UPDATE stagemill.run SET halted = $2, error_class = $3, sqlstate = $4, error = $5
-               WHERE run_id = $1 AND halted IS NULL AND ended_at IS NULL";
+               WHERE run_id = $1 AND round = $6 AND halted IS NULL AND ended_at IS NULL";
     let class = format!("{:?}", failure.class);
     connection
         .query(
@@ -300,21 +301,22 @@ pub async fn halt(connection: &Connection, run: i64, failure: &Failure) -> Resul
                 (&class, Type::TEXT),
                 (&failure.sqlstate, Type::TEXT),
                 (&failure.message(), Type::TEXT),
+                (&round, Type::INT4),
             ],
         )
         .await?;
     Ok(())
 }
 
-/// Marks a run that a person interrupted: nobody works on it, `resume` goes on.
+/// Marks a run that a person interrupted: nobody works on it, `resume` goes on. Not when it has gone to another owner.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn interrupt(connection: &Connection, run: i64) -> Result<(), Failure> {
+pub async fn interrupt(connection: &Connection, run: i64, owner: &str) -> Result<(), Failure> {
     connection
         .query(
-            "UPDATE stagemill.run SET status = 'INTERRUPTED' WHERE run_id = $1 AND status = 'RUNNING'",
-            &[(&run, Type::INT8)],
+            "UPDATE stagemill.run SET status = 'INTERRUPTED' WHERE run_id = $1 AND status = 'RUNNING' AND owner = $2",
+            &[(&run, Type::INT8), (&owner, Type::TEXT)],
         )
         .await?;
     Ok(())

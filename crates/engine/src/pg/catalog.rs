@@ -55,9 +55,9 @@ WITH RECURSIVE tree(oid) AS (
     UNION
     SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
 )
-SELECT c.oid, n.nspname::text, c.relname::text, pg_catalog.pg_relation_filenode(c.oid)
+SELECT c.oid, n.nspname::text, c.relname::text, pg_catalog.pg_relation_filenode(c.oid), c.relkind = 'f'
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm')
+WHERE c.relkind IN ('r', 'm', 'f')
 ORDER BY c.oid";
 
 /// Reads a table; `None` where there is none of that name.
@@ -70,19 +70,29 @@ pub async fn table(connection: &Connection, name: &TableName) -> Result<Option<T
     };
     let oid: u32 = row.get(0);
     let of_table = [(&oid as &(dyn tokio_postgres::types::ToSql + Sync), Type::OID)];
-    Ok(Some(Table {
+    let leaves = connection.query(LEAVES, &of_table).await?;
+    // A foreign partition holds rows that no block range reaches.
+    let foreign = leaves.iter().any(|leaf| leaf.get(4));
+    let mut table = Table {
         oid,
         name: table_name(&row, 1),
         kind: match row.get::<_, &str>(3) {
+            _ if foreign => Kind::NoHeap,
             "r" | "m" => Kind::Table,
             "p" => Kind::Partitioned,
             _ => Kind::NoHeap,
         },
         columns: connection.query(COLUMNS, &of_table).await?.iter().map(column).collect(),
         indexes: connection.query(INDEXES, &of_table).await?.iter().map(index).collect(),
-        leaves: connection.query(LEAVES, &of_table).await?.iter().map(leaf).collect(),
+        leaves: if foreign { Vec::new() } else { leaves.iter().map(leaf).collect() },
         estimated_rows: row.get(4),
-    }))
+    };
+    if table.kind == Kind::Table && table.leaves.len() > 1 {
+        // Tables that inherit from it have neither its indexes nor, for certain, its NOT NULL.
+        table.indexes.iter_mut().for_each(|index| index.unique = false);
+        table.columns.iter_mut().for_each(|column| column.not_null = false);
+    }
+    Ok(Some(table))
 }
 
 fn table_name(row: &Row, at: usize) -> TableName {

@@ -4,7 +4,7 @@ use std::{error::Error as _, io};
 
 use tokio_postgres::{Error, error::DbError};
 
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, is_postgresqls};
 
 /// Reads an error that a statement or a connection ended with.
 pub fn failure(error: &Error) -> Failure {
@@ -17,13 +17,23 @@ pub fn failure(error: &Error) -> Failure {
 fn server_failure(db: &DbError) -> Failure {
     let code = db.code().code();
     let class = Class::of_sqlstate(code);
-    let message = if may_hold_values(code) { describe(db) } else { db.message().to_owned() };
-    let message = match db.hint().filter(|_| !may_hold_values(code)) {
+    let private = may_hold_values(code) || is_somebodys(db);
+    let message = if private { describe(db) } else { db.message().to_owned() };
+    let message = match db.hint().filter(|_| !private) {
         Some(hint) => format!("{message} ({hint})"),
         None => message,
     };
     let full = [Some(db.message()), db.detail()].into_iter().flatten().collect::<Vec<_>>().join(": ");
     Failure::from_server(class, code, message, full)
+}
+
+/// Whether a function or trigger raised it: with any SQLSTATE, in words that can hold anything.
+fn is_somebodys(db: &DbError) -> bool {
+    let code = db.code().code().get(..2).unwrap_or_default();
+    // The server's own errors inside a function name its context too; those of these classes hold no values.
+    let context =
+        db.where_().is_some() && !["08", "25", "40", "53", "57", "58"].contains(&code) && db.code().code() != "55P03";
+    db.routine() == Some("exec_stmt_raise") || context || !is_postgresqls(code)
 }
 
 /// SQLSTATE classes whose primary message can quote a row's value, or a text that a trigger raised.
@@ -50,6 +60,7 @@ fn describe(db: &DbError) -> String {
         "P0001" => "a trigger or function raised an error",
         code if code.starts_with("22") => "a value can't be used",
         code if code.starts_with("23") => "a row violates a constraint",
+        _ if is_somebodys(db) => "a trigger or function raised an error",
         _ => "the server reported an error",
     };
     let objects =
