@@ -50,7 +50,7 @@ fn programs_read_json() {
         (&plan["by"], &plan["chunks"], &plan["first_chunks"][0]["rows"]),
         (&"key".into(), &2.into(), &50.into())
     );
-    assert!(plan["sql"].as_str().unwrap().starts_with("WITH s AS MATERIALIZED"));
+    assert!(plan["sql"].as_str().unwrap().starts_with("WITH \"stagemill staged\" AS MATERIALIZED"));
 }
 
 #[test]
