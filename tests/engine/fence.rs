@@ -95,6 +95,28 @@ async fn a_worker_that_was_taken_for_dead_is_refused() {
 }
 
 #[tokio::test]
+async fn of_two_workers_that_claimed_a_chunk_only_the_later_one_may_apply_it() {
+    let database = Database::with(INCREMENTS).await;
+    database.planned(&job(JOB), "me").await;
+    let (zombie, owner) = (claim(&database, 1).await, claim(&database, 1).await);
+    database.execute("BEGIN").await;
+    assert!(!ledger::chunk::fence(&database.connection, &zombie).await.unwrap());
+    assert!(ledger::chunk::fence(&database.connection, &owner).await.unwrap());
+    database.execute("ROLLBACK").await;
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_applied_is_never_claimed_again() {
+    let database = Database::with(INCREMENTS).await;
+    database.planned(&job(JOB), "me").await;
+    assert_eq!(apply(&database, WHOLE).await, Ok(vec![]));
+    for round in [1, 2] {
+        let claimed = ledger::chunk::claim(&database.connection, 1, 1, round, "late").await.unwrap();
+        assert!(matches!(claimed, Claim::NotDue), "{claimed:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_zombie_of_a_resumed_run_is_refused_too() {
     let database = Database::with(INCREMENTS).await;
     database.planned(&job(JOB), "me").await;
