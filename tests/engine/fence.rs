@@ -144,6 +144,28 @@ async fn closing_a_run_lets_what_is_in_flight_end_and_nothing_start() {
 }
 
 #[tokio::test]
+async fn nothing_starts_while_a_run_waits_to_be_closed() {
+    let database = Database::with(INCREMENTS).await;
+    database.planned(&job(JOB), "me").await;
+    database.execute("UPDATE pause SET seconds = 1.5").await;
+    let (second, failure) =
+        (Item { first: 2, last: 2, ..WHOLE }, stagemill_engine::failure::Failure::new(Class::Stopped, "test"));
+    let (in_flight, (), late) = tokio::join!(
+        apply(&database, Item { last: 1, ..WHOLE }),
+        async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            record::ended_from_outside(&database.connection, "me", &failure).await.unwrap();
+        },
+        async {
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            apply(&database, second).await
+        }
+    );
+    assert_eq!((in_flight, late), (Ok(vec![]), Err(Class::StillRunning)));
+    assert_eq!(database.value("SELECT chunks_processed FROM stagemill.run").await, "1");
+}
+
+#[tokio::test]
 async fn a_backend_that_is_terminated_in_a_chunk_costs_a_retry_and_no_row() {
     let database = Database::with(INCREMENTS).await;
     let answer = database.planned(&job(JOB), "me").await;
