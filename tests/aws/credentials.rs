@@ -68,6 +68,19 @@ async fn a_secret_that_has_not_changed_yet_is_a_rotation_and_is_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_environment_that_cannot_be_used_is_an_answer_and_no_crash() {
+    for (name, value) in [("DATABASE_CA_FILE", "/nope"), ("DATABASE_PORT", "many")] {
+        let cloud = Cloud::start(Setup::new(binaries()).variable("SECRET_ARN", "any").variable(name, value)).await;
+        let refused = cloud
+            .invoke(FunctionName::Planner, &json!({"start": "x", "input": {"job": "increments"}}))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.error_type, "Stagemill.Configuration");
+        assert!(refused.error_message.contains(name), "{}", refused.error_message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_is_not_there_is_named() {
     let (server, _connection) = guarded().await;
     let (cloud, _) = cloud_with_secret(&server, "any").await;

@@ -15,6 +15,7 @@ use stagemill_engine::{
 
 use crate::{
     exit::{CliError, Exit},
+    log,
     progress::Progress,
     server, table,
     world::World,
@@ -90,12 +91,12 @@ pub(crate) async fn drive(
     let progress = Progress::start(world, &planned.job, id, &planned.tally, show.quiet);
     let report = |report: Report<'_>| progress.report(&report);
     let driver = Driver { server, worker: owner, stop: world.stop(), report: &report };
-    world.set_in_flight(true);
+    world.set_in_flight(Some(id));
     let ended = driver.run(answer).await;
-    world.set_in_flight(false);
+    world.set_in_flight(None);
     progress.finish();
     ended.map_err(|failure| {
-        tracing::error!(run = id, class = ?failure.class, sqlstate = failure.sqlstate, "run {id} was left: {failure}");
+        tracing::error!(target: log::FILE_ONLY, run = id, class = ?failure.class, sqlstate = failure.sqlstate, "run {id} was left: {failure}");
         let hint = match failure.class {
             Class::RunClosed => format!(
                 "run {id} went to another owner, or was closed: `stagemill status {id}` shows what became of it"
@@ -184,6 +185,9 @@ pub(crate) fn next(summary: &Summary, interrupted: bool) -> Option<String> {
         Status::SourceChanged => format!(
             "run {id} can't go on, {left} not applied: the stage table was rewritten under it, and its chunks mean other rows now\nstart job {job} again: it applies every staged row, those of run {id} again"
         ),
-        Status::Abandoned => format!("run {id} was abandoned, {left} not applied: a later run took its place"),
+        Status::Abandoned => format!(
+            "run {id} was abandoned, {left} not applied: a later run of job {job} applies every staged row; where there is none\n{}",
+            table::commands(&[(&resume, "goes on with the rest")])
+        ),
     })
 }

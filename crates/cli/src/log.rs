@@ -66,6 +66,13 @@ pub(crate) fn to_file(world: &World, folder: &Path, job: &str) -> Result<PathBuf
     Ok(path)
 }
 
+/// Removes a log file in which nothing stands.
+pub(crate) fn remove_empty(path: Option<&Path>) {
+    if let Some(path) = path.filter(|path| fs::metadata(path).is_ok_and(|file| file.len() == 0)) {
+        let _ = fs::remove_file(path);
+    }
+}
+
 fn open(folder: &Path, job: &str) -> Result<(PathBuf, File), CliError> {
     let time = jiff::ZonedDateTime::now().strftime("%Y%m%d_%H%M%S").to_string();
     let refused = |error: io::Error| {

@@ -103,8 +103,11 @@ fn parse(text: &str) -> Result<Config, CliError> {
         };
         CliError::Usage(format!("the database URL can't be used: {what}"))
     })?;
-    // `user:p@ss@host` reads as the host `ss@host`, which every message would print.
-    if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+    // `user:p@ss@host` reads as the host `ss@host`, and `user:p@s/s@host/d` as the database `s@host/d`: every message would print them.
+    let hosts_hold_at = config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@')));
+    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    let before_options = text.split('?').next().unwrap_or_default();
+    if hosts_hold_at || (is_url && before_options.matches('@').count() > 1) {
         return Err(CliError::Usage(
             "the database URL can't be used: it has more than one @; write %40 for each that is part of the user or the password".into(),
         ));
@@ -277,6 +280,7 @@ mod tests {
             ("postgres://etl:s3cret@h/d?sslcert=x", "`sslcert`"),
             ("postgres://etl:s3cret@h/d?%", "%3F"),
             ("postgres://etl:p@s3cret@h/d", "more than one @"),
+            ("postgres://etl:p@s3/cret@h/d", "more than one @"),
             ("mysql://etl:s3cret@h/d", "postgres://"),
             ("postgres://etl:s3cret@h/d?sslmode=sure", "sslmode"),
             ("postgres://etl:s3cret@h/d?sslmode=disable", "loopback"),

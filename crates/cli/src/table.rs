@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anstyle::AnsiColor;
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use stagemill_engine::{
     finding::{Finding, Severity},
     ledger::summary::Summary,
@@ -29,6 +29,22 @@ fn bare() -> Table {
         table.set_width(WIDTH);
     }
     table
+}
+
+/// Hides columns, the first named first, until a table fits the terminal: a number that is broken into two lines is misread.
+pub(crate) fn fit(table: &mut Table, dispensable: &[usize]) {
+    let Some(width) = table.width() else { return };
+    let mut widths = table.column_max_content_widths();
+    for n in dispensable {
+        // Each column has two blanks and a border.
+        if widths.iter().map(|width| width + 3).sum::<u16>() < width {
+            return;
+        }
+        if let (Some(column), Some(width)) = (table.column_mut(*n), widths.get_mut(*n)) {
+            column.set_constraint(ColumnConstraint::Hidden);
+            *width = 0;
+        }
+    }
 }
 
 /// Two columns: what, and its value.

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
@@ -31,7 +31,8 @@ pub(crate) struct World {
     /// The log file of the run that is driven.
     pub(crate) log_file: Arc<OnceLock<File>>,
     stop: OnceLock<watch::Receiver<bool>>,
-    in_flight: Arc<AtomicBool>,
+    /// The run whose chunks are in flight; 0 for none.
+    in_flight: Arc<AtomicI64>,
 }
 
 impl World {
@@ -89,9 +90,9 @@ impl World {
         self.stop.get_or_init(|| listen(self.bars.clone(), Arc::clone(&self.in_flight))).clone()
     }
 
-    /// Says whether chunks are in flight, which whoever asks for an end has to wait for.
-    pub(crate) fn set_in_flight(&self, in_flight: bool) {
-        self.in_flight.store(in_flight, Ordering::Relaxed);
+    /// Says which run's chunks are in flight, which whoever asks for an end has to wait for.
+    pub(crate) fn set_in_flight(&self, run: Option<i64>) {
+        self.in_flight.store(run.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Runs what may be broken off at any point, until it is done or somebody asks for an end.
@@ -116,7 +117,7 @@ pub(crate) fn say(bars: &MultiProgress, text: &str) {
     });
 }
 
-fn listen(bars: MultiProgress, in_flight: Arc<AtomicBool>) -> watch::Receiver<bool> {
+fn listen(bars: MultiProgress, in_flight: Arc<AtomicI64>) -> watch::Receiver<bool> {
     let (asked, receiver) = watch::channel(false);
     tokio::spawn(async move {
         let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
@@ -129,11 +130,17 @@ fn listen(bars: MultiProgress, in_flight: Arc<AtomicBool>) -> watch::Receiver<bo
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            let run = in_flight.load(Ordering::Relaxed);
             if asked.send_replace(true) {
-                say(&bars, "ended at once; the server rolls back what was in flight");
+                let next = if run > 0 {
+                    format!("\n  stagemill resume {run}    goes on with the rest")
+                } else {
+                    String::new()
+                };
+                say(&bars, &format!("ended at once; the server rolls back what was in flight{next}"));
                 std::process::exit(Exit::Interrupted as i32);
             }
-            if in_flight.load(Ordering::Relaxed) {
+            if run > 0 {
                 say(&bars, "stopping: what is in flight finishes; once more ends at once and rolls it back");
             }
         }

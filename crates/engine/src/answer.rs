@@ -2,11 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    chunk::Item,
-    failure::{Class, Failure},
-    outcome::Status,
-};
+use crate::{chunk::Item, failure::Class, outcome::Status};
 
 /// What comes next for a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,12 +66,5 @@ impl Answer {
                 Self::failed(run, round, error, cause.to_owned())
             }
         }
-    }
-}
-
-/// The failure that a `Failed` answer stands for, in a text.
-impl From<&Failure> for Answer {
-    fn from(failure: &Failure) -> Self {
-        Self::failed(0, 0, failure.class.error_name(), failure.to_string())
     }
 }

@@ -104,7 +104,22 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
             "CREATE UNIQUE INDEX on the stage's key columns",
         ));
     }
+    room(connection, job, &mut findings).await?;
     Ok(Checked { mapping: Some(mapping), stage: Some(stage), findings })
+}
+
+/// Sessions that the server can't give make a run slow, and turn everybody else away, without an error that people would see.
+async fn room(connection: &Connection, job: &Job, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let sql = "SELECT pg_catalog.current_setting('max_connections')::int8 - pg_catalog.current_setting('superuser_reserved_connections')::int8";
+    let most: i64 = connection.query_one(sql, &[]).await?.get(0);
+    if i64::from(job.parallelism) >= most {
+        findings.push(Finding::warning(
+            "parallelism",
+            format!("is {}, the server has {most} sessions for everybody together", job.parallelism),
+            "lower it: sessions that can't be had are waited for, and nobody else gets one meanwhile",
+        ));
+    }
+    Ok(())
 }
 
 /// The settings of the run: the job's, and what decides how expressions and boundaries are read, as this session has it now.
@@ -258,7 +273,11 @@ impl Asked<'_> {
             Ok(row) => Ok(Some(row.get(0))),
             Err(refused) if refused.class.is_retryable() => Err(refused),
             Err(refused) => {
-                let remedy = "write one SQL expression over `stage` (and `target`, where a row is updated)";
+                let remedy = if from.ends_with(" AS target") {
+                    "write one SQL expression over `stage` and `target`"
+                } else {
+                    "write one SQL expression over `stage`"
+                };
                 findings.push(Finding::error(at, format!("is not accepted by the server: {refused}"), remedy));
                 Ok(None)
             }
@@ -305,7 +324,7 @@ impl Asked<'_> {
             Ok(_) => Ok(()),
             Err(refused) if refused.class.is_retryable() => Err(refused),
             Err(refused) => {
-                let remedy = "correct the expressions, or grant what is missing; `stagemill plan` prints the statement";
+                let remedy = "correct the expressions (a CAST where types differ), or grant what is missing";
                 findings.push(Finding::error(
                     "columns",
                     format!("make a statement that the server does not accept: {refused}"),

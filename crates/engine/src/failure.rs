@@ -132,7 +132,7 @@ impl Class {
     pub fn of_sqlstate(code: &str) -> Self {
         match code {
             "28000" | "28P01" => Self::CredentialsRefused,
-            // An advisory name for a demoted writer: the next connection resolves the host again.
+            // 25006 is a demoted writer: the next connection resolves the host again.
             "25006" | "25P03" | "25P04" | "57P01" | "57P02" | "57P03" | "57P05" | "58000" | "58030" | "08P01"
             | "XX000" | "40003" => Self::ConnectionLost,
             "40001" | "40P01" => Self::Contention,

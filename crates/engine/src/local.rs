@@ -117,8 +117,12 @@ impl Driver<'_> {
             // Progress earns new patience.
             tries = if applied.swap(0, std::sync::atomic::Ordering::Relaxed) > 0 { 1 } else { tries + 1 };
             if tries > TRIES {
-                tracing::warn!(run = run.id, worker = name, failure = %failure, "left to the next round");
+                tracing::warn!(run = run.id, worker = name, failure = %failure, "chunks are left to the next round");
                 return Continue(());
+            }
+            if session.is_none() {
+                // Nobody reports a chunk that was not begun: without a word, a run without a server looks like a slow one.
+                tracing::warn!(run = run.id, worker = name, failure = %failure, "a worker has no session and tries again");
             }
             if wait(failure.class, tries, &self.stop).await.is_break() {
                 return Break(());
@@ -174,7 +178,7 @@ pub async fn persist<T>(
         match attempt().await {
             Err(failure) if failure.class.is_retryable() && tries < TRIES => {
                 tries += 1;
-                tracing::info!(failure = %failure, tries, "trying again");
+                tracing::warn!(failure = %failure, "trying again");
                 if wait(failure.class, tries, stop).await.is_break() {
                     return Err(failure);
                 }

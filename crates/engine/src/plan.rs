@@ -102,9 +102,20 @@ pub async fn abandon(connection: &Connection, open: &OpenRun) -> Result<(), Fail
         let run = ledger::run::lock(connection, open.id).await?;
         if run.status.is_open() {
             let tally = ledger::summary::of_run(connection, run.id).await?.tally;
-            let why = Failure::new(
-                Class::ConnectionLost,
-                format!("its owner gave no sign of life for {} s", open.silent.as_secs()),
+            let why = if run.status == Status::Interrupted {
+                Failure::new(Class::Stopped, "it had been interrupted, and another start took its place")
+            } else {
+                let text = format!("its owner gave no sign of life for {} s", open.silent.as_secs());
+                Failure::new(Class::ConnectionLost, text)
+            };
+            // Whoever takes its place may be another job, which does not apply what this one left.
+            tracing::warn!(
+                run = run.id,
+                "run {} of job {} is abandoned: {} of {} chunks not applied",
+                run.id,
+                run.job,
+                tally.chunks - tally.processed,
+                tally.chunks
             );
             ledger::run::close(connection, run.id, Status::Abandoned, &tally, Some(&why)).await?;
         }

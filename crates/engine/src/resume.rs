@@ -51,8 +51,13 @@ async fn refuse(connection: &Connection, run: &Run) -> Result<(), Failure> {
     // Its chunks were cut from other rows than those that are there now.
     let stage = catalog::table(connection, &run.mapping.stage).await?;
     if stage.is_none_or(|stage| stage.leaves != run.mapping.stage_leaves) {
+        let how = if run.status.is_open() {
+            format!("; `stagemill run {} --abandon` closes it and starts the job anew", run.job)
+        } else {
+            "; start the job anew".to_owned()
+        };
         let text = format!(
-            "run {id} can't be resumed: {} was rewritten or replaced since it was planned (TRUNCATE, VACUUM FULL, CLUSTER, a new table); start the job anew",
+            "run {id} can't be resumed: {} was rewritten or replaced since it was planned (TRUNCATE, VACUUM FULL, CLUSTER, a new table){how}",
             run.mapping.stage
         );
         return Err(Failure::new(Class::SourceChanged, text));
@@ -88,7 +93,10 @@ async fn wait_for_silence(connection: &Connection, run: &Run) -> Result<(), Fail
 async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
     let run = ledger::run::lock(connection, id).await?;
     if run.status == Status::Complete {
-        return Err(Failure::new(Class::BadJob, format!("run {id} was completed at this moment")));
+        return Err(Failure::new(
+            Class::BadJob,
+            format!("run {id} was completed meanwhile by its own driver: there is nothing left to resume"),
+        ));
     }
     let round = run.round + 1;
     let left = ledger::chunk::make_due(connection, id, round, Some(run.spec.retry.attempts)).await?;

@@ -15,7 +15,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The schedule for a class; the state machine's Retry entries say the same.
+    /// The local driver's schedule for a class; the state machine has its own, longer ones.
     pub const fn of(class: Class) -> Self {
         match class.remedy() {
             Remedy::GoSlower => Self { step: Duration::from_secs(4), longest: Duration::from_secs(60) },

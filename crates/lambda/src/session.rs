@@ -12,7 +12,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// A connection that outlives invocations.
 pub struct Session {
-    database: Database,
+    /// What is wrong with the environment is said when the first event can be answered: a function that ends before
+    /// that is only `Runtime.ExitError` to the state machine.
+    database: Result<Database, Failure>,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -21,22 +23,19 @@ pub type Open<'a> = tokio::sync::MappedMutexGuard<'a, Connection>;
 
 impl Session {
     /// A session on the database that the environment names; nothing is opened yet.
-    ///
-    /// # Errors
-    /// When the environment is incomplete.
-    pub async fn from_env() -> Result<Self, Failure> {
-        Ok(Self { database: Database::from_env().await?, connection: Mutex::new(None) })
+    pub async fn from_env() -> Self {
+        Self { database: Database::from_env().await, connection: Mutex::new(None) }
     }
 
     /// The connection, alive: the last invocation's, or a new one.
     ///
     /// # Errors
-    /// When the database can't be reached, or refuses.
+    /// When the environment is incomplete, or the database can't be reached, or refuses.
     pub async fn open(&self) -> Result<Open<'_>, Failure> {
         let mut held = self.connection.lock().await;
         let connection = match held.take() {
             Some(connection) if is_alive(&connection).await => connection,
-            _ => self.database.connect().await?,
+            _ => self.database.as_ref().map_err(Clone::clone)?.connect().await?,
         };
         // Put back at once: the guard hands it out, and a failed invocation leaves it to the next one's check.
         held.get_or_insert(connection);

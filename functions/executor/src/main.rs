@@ -15,18 +15,12 @@ use answer::{Answer, Meter};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let session = Session::from_env().await?;
-    let margin = deadline::margin()?;
-    boot::run(async |item, context: Context| execute(&session, item, &context, margin).await).await
+    let session = Session::from_env().await;
+    boot::run(async |item, context: Context| execute(&session, item, &context).await).await
 }
 
-async fn execute(
-    session: &Session,
-    item: Item,
-    context: &Context,
-    margin: std::time::Duration,
-) -> Result<Answer, Failure> {
-    let stop = deadline::stop(context, margin);
+async fn execute(session: &Session, item: Item, context: &Context) -> Result<Answer, Failure> {
+    let stop = deadline::stop(context, deadline::margin()?);
     let connection = session.open().await?;
     let run = ledger::run::load(&connection, item.run).await?;
     let meter = Meter::default();

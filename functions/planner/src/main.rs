@@ -13,7 +13,7 @@ use request::Request;
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let session = Session::from_env().await?;
+    let session = Session::from_env().await;
     boot::run(async |request, _| plan(&session, request).await).await
 }
 

@@ -15,7 +15,7 @@ use request::Request;
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let session = Session::from_env().await?;
+    let session = Session::from_env().await;
     let metrics = Metrics::new()?;
     boot::run(async |request, _| record(&session, &metrics, request).await).await
 }

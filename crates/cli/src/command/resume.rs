@@ -17,7 +17,14 @@ pub(crate) async fn run(args: ResumeArgs, world: &World) -> Result<Exit, CliErro
     let show = Show { quiet: args.drive.quiet, json: args.drive.json, log };
     let owner = drive::owner();
     let opened = async { Ok(resume::run(&connection, args.run, &owner, args.force).await?) };
-    let answer = world.unless_stopped(&format!("run {} is as it was", args.run), opened).await?;
+    let answer = match world.unless_stopped(&format!("run {} is as it was", args.run), opened).await {
+        Ok(answer) => answer,
+        Err(refused) => {
+            // Nothing was done that a log could tell of.
+            log::remove_empty(show.log.as_deref());
+            return Err(refused);
+        }
+    };
     drop(connection);
     let ended = Box::pin(drive::drive(world, &server, answer, &owner, &show)).await?;
     drive::conclude(world, &ended, &show)

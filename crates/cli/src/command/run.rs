@@ -90,7 +90,7 @@ async fn plan(starting: &Starting<'_>, owner: &str) -> Result<Started, CliError>
     match planned {
         Ok(started) => Ok(started),
         Err(failure) => {
-            tracing::error!(class = ?failure.class, sqlstate = failure.sqlstate, "planning job {} failed: {failure}", job.name);
+            tracing::error!(target: log::FILE_ONLY, class = ?failure.class, sqlstate = failure.sqlstate, "planning job {} failed: {failure}", job.name);
             // Where it can't be closed now, the next start finds it dead.
             if let Ok(connection) = server.connect("stagemill").await {
                 let _ = record::planning_failed(&connection, owner, &failure).await;

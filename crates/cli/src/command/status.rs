@@ -60,6 +60,7 @@ fn list(args: &StatusArgs, world: &World, runs: &[Summary]) -> Result<(), CliErr
             number(run.tally.retries),
         ]);
     }
+    table::fit(&mut table, &[6, 9, 8, 4]);
     world.print(&table.to_string())
 }
 

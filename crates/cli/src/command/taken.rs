@@ -82,10 +82,20 @@ pub(crate) fn error(open: &OpenRun, summary: &Summary, job: &str, typed: &str) -
         }
         Life::Gone => table::commands(&[
             (&resume, "completes it: only what was not applied is applied"),
-            (&abandon, &format!("closes it and starts anew: what run {id} applied is applied again")),
+            (&abandon, &abandoning(open, summary, job)),
         ]),
     };
     CliError::Taken { text: format!("{head}\n{next}"), run: id }
+}
+
+/// What giving a dead run up means: another job does not apply what it left.
+fn abandoning(open: &OpenRun, summary: &Summary, job: &str) -> String {
+    let id = open.id;
+    if open.job == job {
+        return format!("closes it and starts anew: what run {id} applied is applied again");
+    }
+    let left = table::many(summary.tally.chunks - summary.tally.processed, "chunk", "chunks");
+    format!("closes it, with {left} of job {} not applied, and starts job {job}", open.job)
 }
 
 #[cfg(test)]
