@@ -20,25 +20,78 @@ fn every_job_in_the_readme_is_a_job() {
     }
 }
 
+/// The words of a text that stand in backticks.
+fn quoted(markdown: &str) -> impl Iterator<Item = &str> {
+    markdown.split('`').skip(1).step_by(2)
+}
+
+fn source(file: &str) -> String {
+    std::fs::read_to_string(repository().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
 #[test]
-fn every_test_that_the_architecture_names_is_there() {
-    let architecture = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
-    for file in [
+fn every_file_and_test_that_the_architecture_names_is_there() {
+    let architecture = source("ARCHITECTURE.md");
+    let tested = [
+        "tests/engine/runs.rs",
         "tests/engine/fence.rs",
         "tests/engine/oracle.rs",
-        "tests/aws/contract.rs",
-        "tests/aws/repeats.rs",
-        "crates/cli/tests/killed.rs",
-    ] {
-        assert!(architecture.contains(file) && repository().join(file).exists(), "{file}");
+        "tests/aws/failures.rs",
+        "crates/engine/src/failure.rs",
+        "tests/documents.rs",
+    ]
+    .map(source)
+    .concat();
+    let (mut files, mut tests) = (0, 0);
+    for word in quoted(&architecture) {
+        if word.contains("tests/") && word.ends_with(".rs") {
+            assert!(repository().join(word).exists(), "{word}");
+            files += 1;
+        } else if word.matches('_').count() >= 4 && !word.contains(['.', '(']) {
+            // A long name may be cut with an ellipsis.
+            assert!(tested.contains(&format!("fn {}", word.trim_end_matches('…'))), "{word}");
+            tests += 1;
+        }
     }
-    let sources = ["tests/engine/runs.rs", "tests/engine/fence.rs", "crates/engine/src/failure.rs"]
-        .map(|file| std::fs::read_to_string(repository().join(file)).unwrap());
-    for test in [
-        "an_owner_that_asks_again_gets_the_same_answer",
-        "the_zombie_of_a_resumed_run_is_refused_too",
-        "only_the_ledger_sees_the_servers_words",
-    ] {
-        assert!(architecture.contains(test) && sources.iter().any(|source| source.contains(test)), "{test}");
+    assert!(files >= 5 && tests >= 4, "{files} files, {tests} tests");
+}
+
+#[test]
+fn every_variable_that_a_function_reads_stands_in_the_template() {
+    let template = source("template.yaml");
+    let read = ["crates/lambda/src/secret.rs", "crates/lambda/src/deadline.rs", "functions/planner/src/request.rs"]
+        .map(source)
+        .concat();
+    let names: Vec<&str> = ["variable(\"", "env::var(\""]
+        .iter()
+        .flat_map(|call| read.split(call).skip(1).filter_map(|rest| rest.split('"').next()))
+        .collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        assert!(template.contains(&format!("{name}:")), "{name}");
+    }
+}
+
+#[test]
+fn the_engine_knows_neither_aws_nor_clap() {
+    let manifest = source("crates/engine/Cargo.toml");
+    assert!(!["aws", "lambda", "clap"].iter().any(|name| manifest.contains(name)), "{manifest}");
+}
+
+#[test]
+fn names_and_literals_are_quoted_in_one_place() {
+    let mut folders = vec![repository().join("crates"), repository().join("functions")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("engine/src/ident.rs")
+            {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(!text.contains("escape_identifier") && !text.contains("escape_literal"), "{}", path.display());
+            }
+        }
     }
 }

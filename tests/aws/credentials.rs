@@ -10,7 +10,7 @@ use stagemill_engine::{
 use super::{
     TABLES,
     cloud::{Cloud, FunctionName, Setup, Status, binaries},
-    increments,
+    increments, until,
 };
 
 /// A server that asks for passwords, with everything that the job needs.
@@ -60,9 +60,10 @@ async fn a_secret_that_has_not_changed_yet_is_a_rotation_and_is_retried() {
     let (server, _connection) = guarded().await;
     let (cloud, arn) = cloud_with_secret(&server, "not-yet").await;
     let execution = cloud.start_execution(&json!({"job": "increments"})).await;
-    while !cloud.invocations().await.iter().any(|call| call.answer["errorType"] == "Stagemill.CredentialsRotating") {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    until("a refused password", async || {
+        cloud.invocations().await.iter().any(|call| call.answer["errorType"] == "Stagemill.CredentialsRotating")
+    })
+    .await;
     cloud.put_secret(&arn, &json!({"username": server.user(), "password": "first-secret"})).await;
     assert_eq!(cloud.wait(&execution).await.status, Status::Succeeded);
 }

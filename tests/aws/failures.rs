@@ -14,7 +14,7 @@ use crate::database::Database;
 use super::{
     TABLES, cloud,
     cloud::{Cloud, FunctionName, Setup, Status, binaries},
-    differences, increments,
+    differences, increments, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,9 +24,7 @@ async fn a_backend_terminated_in_a_chunk_is_retried_by_the_state_machine() {
     let execution = cloud.start_execution(&json!({"job": "increments"})).await;
     let terminate = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity
                      WHERE datname = current_database() AND application_name ~ '^stagemill:1:[0-9]+:' LIMIT 1) a";
-    while database.value(terminate).await == "0" {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("a chunk to terminate", async || database.value(terminate).await != "0").await;
     assert_eq!(cloud.wait(&execution).await.status, Status::Succeeded);
     assert_eq!(differences(&database).await, "0");
     let failed: Vec<_> = cloud.invocations().await.into_iter().filter(|call| call.error).collect();
@@ -87,9 +85,7 @@ async fn a_database_that_comes_up_late_is_waited_for() {
     server.stop(Shutdown::Fast).unwrap();
     let cloud = Cloud::start(Setup::new(binaries()).variable("DATABASE_URL", &url)).await;
     let execution = cloud.start_execution(&json!({"job": "increments"})).await;
-    while !cloud.invocations().await.iter().any(|call| call.error) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("a failed call", async || cloud.invocations().await.iter().any(|call| call.error)).await;
     server.start_again().unwrap();
     assert_eq!(cloud.wait(&execution).await.status, Status::Succeeded);
     let row = connect().await.query_one("SELECT status FROM stagemill.run", &[]).await.unwrap();
@@ -123,9 +119,10 @@ async fn a_stopped_execution_is_closed_by_the_event_of_its_end() {
     let (database, cloud) = cloud(TABLES, r#", "parallelism": 2"#).await;
     database.execute("UPDATE pause SET seconds = 0.5").await;
     let execution = cloud.start_execution(&json!({"job": "increments"})).await;
-    while database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await == "0" {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("a chunk that is applied", async || {
+        database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await != "0"
+    })
+    .await;
     cloud.stop_execution(&execution).await;
     assert_eq!(cloud.wait(&execution).await.status, Status::Aborted);
     let event = json!({"execution_ended": {"execution": execution, "status": "ABORTED"}});

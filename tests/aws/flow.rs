@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     TABLES, cloud,
     cloud::{FunctionName, Status, most_in_flight},
-    cloud_of, differences,
+    cloud_of, differences, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,9 +97,10 @@ async fn a_second_start_while_one_runs_touches_nothing_and_ends_well() {
     let (database, cloud) = cloud(TABLES, r#", "parallelism": 2"#).await;
     database.execute("UPDATE pause SET seconds = 0.3").await;
     let first = cloud.start_execution(&json!({"job": "increments"})).await;
-    while database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await == "0" {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until("a chunk that is applied", async || {
+        database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await != "0"
+    })
+    .await;
     let second = cloud.start_execution(&json!({"job": "increments"})).await;
     assert_eq!(cloud.wait(&second).await.status, Status::Succeeded);
     assert!(cloud.states(&second).await.contains(&"Coalesced".to_owned()));

@@ -49,6 +49,17 @@ pub async fn cloud_of(sql: &str, rest: &str, change: impl FnOnce(Setup) -> Setup
     (database, cloud)
 }
 
+/// Asks again until a question is answered with yes, within a bound.
+pub async fn until(what: &str, question: impl AsyncFn() -> bool) {
+    let bound = std::time::Duration::from_secs(60);
+    let asked = async {
+        while !question().await {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(bound, asked).await.is_ok(), "{what} did not come within {bound:?}");
+}
+
 /// Rows in which target and oracle differ.
 pub async fn differences(database: &Database) -> String {
     database.value("SELECT count(*) FROM ((TABLE target EXCEPT ALL TABLE oracle) UNION ALL (TABLE oracle EXCEPT ALL TABLE target)) d").await

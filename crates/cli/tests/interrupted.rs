@@ -31,6 +31,18 @@ fn an_interrupted_run_is_completed_by_resume() {
 }
 
 #[test]
+fn an_interrupt_while_the_last_chunks_finish_leaves_nothing_to_resume() {
+    let db = Db::with_rows(20);
+    db.slow(0.1);
+    let run = db.start(&["run", "job.json"]);
+    db.wait_until("count(*) = 2 FROM stagemill.chunk WHERE state = 'ASSIGNED'");
+    send(&run, Signal::SIGINT);
+    let run = wait(run);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.out.contains("COMPLETE") && db.applied_once(), "{run:?}");
+}
+
+#[test]
 fn a_second_interrupt_ends_at_once_and_the_server_rolls_back() {
     let db = Db::with_rows(40);
     db.slow(0.5);

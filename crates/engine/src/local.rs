@@ -50,8 +50,10 @@ impl Driver<'_> {
         let run = ledger::run::load(&control, answer.run).await?;
         while answer.status == Step::Round {
             self.round(&run, &answer).await;
-            if *self.stop.borrow() {
-                return self.interrupted(&run).await;
+            if *self.stop.borrow()
+                && let Some(summary) = self.interrupted(&run).await?
+            {
+                return Ok(Ended::Interrupted(summary));
             }
             answer = self.record(&run, answer.round).await?;
         }
@@ -158,10 +160,15 @@ impl Driver<'_> {
         Ok(recorded.await?.answer)
     }
 
-    async fn interrupted(&self, run: &Run) -> Result<Ended, Failure> {
+    /// Leaves a run of which something is left. Where nothing is, it can be closed as well.
+    async fn interrupted(&self, run: &Run) -> Result<Option<Box<Summary>>, Failure> {
         let connection = self.server.connect("stagemill").await?;
+        let tally = ledger::summary::of_run(&connection, run.id).await?.tally;
+        if tally.processed == tally.chunks {
+            return Ok(None);
+        }
         ledger::run::interrupt(&connection, run.id, self.worker).await?;
-        Ok(Ended::Interrupted(Box::new(ledger::summary::of_run(&connection, run.id).await?)))
+        Ok(Some(Box::new(ledger::summary::of_run(&connection, run.id).await?)))
     }
 }
 

@@ -16,14 +16,16 @@ const MARGIN: Duration = Duration::from_secs(15);
 /// # Errors
 /// When it is set to something else than a number of seconds.
 pub fn margin() -> Result<Duration, Failure> {
-    match std::env::var("STOP_BEFORE_DEADLINE_SECONDS") {
-        Err(_) => Ok(MARGIN),
-        Ok(text) => text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
-            Failure::new(
-                Class::Configuration,
-                format!("STOP_BEFORE_DEADLINE_SECONDS is {text:?}; give a number of seconds"),
-            )
-        }),
+    match crate::secret::variable("STOP_BEFORE_DEADLINE_SECONDS") {
+        None => Ok(MARGIN),
+        Some(text) => {
+            text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+                Failure::new(
+                    Class::Configuration,
+                    format!("STOP_BEFORE_DEADLINE_SECONDS is {text:?}; give a number of seconds"),
+                )
+            })
+        }
     }
 }
 

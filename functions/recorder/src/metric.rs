@@ -25,9 +25,6 @@ impl Metrics {
             .map_err(|error| Failure::new(Class::Internal, format!("metrics can't be set up: {error}")))?;
         // With LogFormat JSON a line without a level may be filtered out.
         collector.set_property("level", "INFO").set_property("message", "run metrics");
-        for (name, unit) in [("RunSeconds", Unit::Seconds), ("RowsStaged", Unit::Count), ("RunsFailed", Unit::Count)] {
-            metrics::describe_counter!(name, unit, "");
-        }
         metrics::describe_histogram!("RunSeconds", Unit::Seconds, "from start to end");
         Ok(Self { collector })
     }

@@ -94,6 +94,9 @@ fn client_failure(error: &Error) -> Failure {
     if let Some(cause) = error.source().filter(|_| is_about_connecting(&text)) {
         text = format!("{text}: {cause}");
     }
+    if text.contains("does not support TLS") {
+        text += "; switch ssl on there: without TLS only sockets and loopback addresses are connected to";
+    }
     let class = match text.as_str() {
         _ if text.contains("authentication") || text.contains("password") => Class::CredentialsRefused,
         _ if text.contains("TLS") || text.contains("configuration") => Class::Configuration,
