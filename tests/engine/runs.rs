@@ -107,6 +107,21 @@ async fn a_run_whose_owner_died_is_closed_as_abandoned_and_its_place_taken() {
 }
 
 #[tokio::test]
+async fn an_owner_that_comes_back_in_time_is_not_abandoned() {
+    let database = Database::with(TABLES).await;
+    database.planned(&upsert(""), "slow").await;
+    database
+        .execute(
+            "UPDATE stagemill.run SET started_at = now() - interval '1 hour', planned_at = now() - interval '1 hour'",
+        )
+        .await;
+    let dead = ledger::run::open_run(&database.connection, 1).await.unwrap();
+    ledger::chunk::claim(&database.connection, 1, 1, 1, "slow").await.unwrap();
+    assert_eq!(plan::abandon(&database.connection, &dead).await.unwrap_err().class, Class::Contention);
+    assert_eq!(database.value("SELECT status FROM stagemill.run").await, "RUNNING");
+}
+
+#[tokio::test]
 async fn one_bad_row_fails_its_chunk_and_no_other_and_resume_does_the_rest() {
     let database = Database::with(TABLES).await;
     database.execute("UPDATE stage SET n = 'planted-4711' WHERE id = 120").await;

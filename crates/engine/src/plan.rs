@@ -95,12 +95,19 @@ async fn open(connection: &Connection, new: &NewRun<'_>, dead: DeadRun) -> Resul
 /// Closes a run whose owner died. What is in flight ends first; its late workers are refused by the fence.
 ///
 /// # Errors
-/// When what is in flight does not end in time.
+/// When what is in flight does not end in time, or the owner has given a sign of life since it was looked for.
 pub async fn abandon(connection: &Connection, open: &OpenRun) -> Result<(), Failure> {
     connection.batch("BEGIN").await?;
     let closed = async {
         let run = ledger::run::lock(connection, open.id).await?;
         if run.status.is_open() {
+            let now = ledger::run::open_run(connection, open.id).await?;
+            if now.silent < open.silent || now.backend.is_some() {
+                return Err(Failure::new(
+                    Class::Contention,
+                    format!("run {} gave a sign of life at this moment", run.id),
+                ));
+            }
             let tally = ledger::summary::of_run(connection, run.id).await?.tally;
             let why = if run.status == Status::Interrupted {
                 Failure::new(Class::Stopped, "it had been interrupted, and another start took its place")
