@@ -261,7 +261,7 @@ async fn hash_and_merge_joins_are_turned_off_where_a_chunk_would_scan_the_target
     for (stage, rows, off) in [("stage", 5_000, true), ("staged", 5_000, false)] {
         let spec = spec(stage, "target", "update", &format!(r#", "chunks": {{"rows": {rows}}}, "parallelism": 1"#));
         let (mapping, table) = check::job(&database.connection, &spec).await.unwrap().into_runnable().unwrap();
-        let (mapping, _) = plan::cut(&database.connection, &mapping, &table, &spec).await.unwrap();
+        let mapping = plan::cut(&database.connection, &mapping, &table, &spec).await.unwrap().mapping;
         assert_eq!(mapping.settings.contains_key("enable_mergejoin"), off, "{stage} {rows}");
     }
 }

@@ -15,6 +15,7 @@ Examples:
   stagemill status                          the log table
   stagemill chunks 12 --open                what of run 12 was not applied, and why
   stagemill resume 12                       apply that, and nothing twice
+  stagemill rejects 12                      the rows that run 12 set aside
 
 Exit codes:
   0 done   1 run failed, or rows not applied   2 bad job or arguments   3 cannot connect
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Chunks(ChunksArgs),
     /// Go on with a run: only what was not applied is applied
     Resume(ResumeArgs),
+    /// List the rows that a run set aside, or try them again
+    Rejects(RejectsArgs),
     /// The job table: jobs by name
     #[command(subcommand)]
     Job(JobCommand),
@@ -88,6 +91,7 @@ impl Command {
             Self::Status(args) => args.json,
             Self::Chunks(args) => args.json,
             Self::Resume(args) => args.drive.json,
+            Self::Rejects(args) => args.drive.json,
             Self::Job(JobCommand::List { json } | JobCommand::Show { json, .. } | JobCommand::Put { json, .. }) => {
                 *json
             }
@@ -201,6 +205,23 @@ pub(crate) struct ResumeArgs {
     /// Go on although somebody seems to be alive on it: no row is applied twice, but the two disturb each other
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) drive: DriveArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RejectsArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// Apply them: those that are found in the stage by their target key, as they are there now
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// Show the rows and the server's own words: the values
+    #[arg(long, conflicts_with = "retry")]
+    pub(crate) rows: bool,
+    /// How many of them
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) limit: i64,
     #[command(flatten)]
     pub(crate) drive: DriveArgs,
 }

@@ -127,7 +127,7 @@ pub(crate) fn conclude(world: &World, ended: &Ended, show: &Show) -> Result<Exit
     }
     Ok(match (ended, summary.status) {
         (Ended::Interrupted(_), _) => Exit::Interrupted,
-        (_, Status::Complete) => Exit::Done,
+        (_, status) if status.is_success() => Exit::Done,
         _ => Exit::NotApplied,
     })
 }
@@ -170,18 +170,34 @@ pub(crate) fn next(summary: &Summary, interrupted: bool) -> Option<String> {
             (&resume, "applies them, and nothing twice, once the cause is mended"),
         ])
     };
+    let rejects = format!("stagemill rejects {id}");
     Some(match summary.status {
         Status::Complete | Status::Planning => return None,
+        Status::CompleteWithRejects => format!(
+            "run {id} is complete, {} set aside\n{}",
+            table::many(summary.tally.counts.rejected, "row", "rows"),
+            table::commands(&[
+                (&rejects, "shows them and why"),
+                (&format!("{rejects} --retry"), "applies them, once they are mended"),
+            ])
+        ),
         Status::Running if !interrupted => return None,
         Status::Running | Status::Interrupted => format!(
             "run {id} was interrupted with {left} left, and nobody is working on it\n{}",
             table::commands(&[(&resume, "goes on with the rest")])
         ),
+        Status::Incomplete if summary.tally.processed == summary.tally.chunks => {
+            format!("run {id} is not complete\n{}", table::commands(&[(&resume, "tries again what is left")]))
+        }
         Status::Incomplete => format!("run {id} is not complete, {left} not applied\n{}", mend()),
+        Status::Stopped => format!("run {id} was stopped, {left} not applied\n{}", mend()),
         Status::Failed if summary.tally.chunks == 0 => {
             format!("run {id} failed before anything was applied: mend the cause, then start job {job} again")
         }
         Status::Failed => format!("run {id} failed, {left} not applied\n{}", mend()),
+        Status::SourceChanged if summary.tally.processed == summary.tally.chunks => {
+            format!("start job {job} again: it applies every staged row, those of run {id} again")
+        }
         Status::SourceChanged => format!(
             "run {id} can't go on, {left} not applied: the stage table was rewritten under it, and its chunks mean other rows now\nstart job {job} again: it applies every staged row, those of run {id} again"
         ),

@@ -57,6 +57,7 @@ impl From<Class> for Exit {
             | Class::RunClosed
             | Class::Stopped
             | Class::NoProgress
+            | Class::LimitExceeded
             | Class::Incomplete => Self::NotApplied,
             Class::Internal => Self::Internal,
         }

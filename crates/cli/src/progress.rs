@@ -83,12 +83,13 @@ impl<'a> Progress<'a> {
                 let follows = match next {
                     Next::Retry => "it is tried again",
                     Next::NextRound => "it is tried again after the others",
+                    Next::Split => "two halves are tried in its place",
                     Next::Fail => "it is given up, the others go on",
                     Next::Halt => "nothing more of the run is started",
                 };
                 tracing::warn!(target: FILE_ONLY, run = self.run, chunk, attempt, class = ?failure.class, sqlstate = failure.sqlstate,
                     "chunk {chunk} failed in attempt {attempt}: {failure}; {follows}");
-                if matches!(next, Next::Retry | Next::NextRound) {
+                if matches!(next, Next::Retry | Next::NextRound | Next::Split) {
                     self.counters.retries.fetch_add(1, Relaxed);
                 } else {
                     let ends = if *next == Next::Halt { ", which ends the run" } else { "" };

@@ -70,9 +70,10 @@ pub(crate) fn number(n: i64) -> Cell {
 pub(crate) fn status(status: Status) -> Cell {
     let color = match status {
         Status::Complete => Color::Green,
+        Status::CompleteWithRejects => Color::Yellow,
         Status::Planning | Status::Running => Color::Blue,
         Status::Interrupted | Status::Abandoned => Color::Yellow,
-        Status::Incomplete | Status::Failed | Status::SourceChanged => Color::Red,
+        Status::Incomplete | Status::Failed | Status::SourceChanged | Status::Stopped => Color::Red,
     };
     Cell::new(status.as_str()).fg(color)
 }
@@ -112,6 +113,15 @@ pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
         ),
         ("time", Cell::new(format!("{}, {} rows/s", duration(seconds(summary)), count(rate(summary))))),
     ];
+    if let Some(reported) = &summary.statement_rows {
+        let reported: Vec<String> = reported.iter().map(|rows| count(*rows)).collect();
+        rows.push(("statements", Cell::new(format!("{} rows, in their order", reported.join(", ")))));
+    }
+    if summary.outside > 0 {
+        let outside = format!("{} in no range of chunks.query: not applied", many(summary.outside, "staged row", "staged rows"));
+        rows.push(("outside", Cell::new(outside)));
+    }
+    rows.extend(window(summary).map(|window| ("window", Cell::new(window))));
     rows.extend(summary.error.as_ref().map(|error| ("error", Cell::new(with_code(summary, error)))));
     rows.extend(log.map(|log| ("log", Cell::new(log))));
     facts(rows)
@@ -127,6 +137,16 @@ fn with_code(summary: &Summary, error: &str) -> String {
     }
 }
 
+/// Which rows were this run's, of a job with a watermark.
+fn window(summary: &Summary) -> Option<String> {
+    match (&summary.window_low, &summary.window_high) {
+        (None, None) => None,
+        (None, Some(high)) => Some(format!("up to {high}")),
+        (Some(low), Some(high)) => Some(format!("above {low}, up to {high}")),
+        (Some(low), None) => Some(format!("above {low}: no row")),
+    }
+}
+
 /// Rows by what became of them; kinds that did not occur are left out.
 fn rows(summary: &Summary) -> String {
     let counts = &summary.tally.counts;
@@ -136,7 +156,8 @@ fn rows(summary: &Summary) -> String {
         (counts.deleted, "deleted"),
         (counts.unchanged, "unchanged"),
         (counts.skipped, "skipped"),
-        (counts.rejected, "rejected"),
+        (counts.rejected, "set aside"),
+        (counts.handed, "handed to the job's statements"),
     ];
     let parts: Vec<String> =
         kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{} {kind}", count(*n))).collect();

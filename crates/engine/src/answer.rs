@@ -59,12 +59,10 @@ impl Answer {
 
     /// The answer about a run that has ended.
     pub fn closed(run: i64, round: i32, status: Status, class: Option<&str>, cause: &str) -> Self {
-        match status {
-            Status::Complete => Self::end(run, round, Step::Complete),
-            _ => {
-                let error = class.map_or_else(|| Class::Incomplete.error_name(), |class| format!("Stagemill.{class}"));
-                Self::failed(run, round, error, cause.to_owned())
-            }
+        if status.is_success() {
+            return Self::end(run, round, Step::Complete);
         }
+        let error = class.map_or_else(|| Class::Incomplete.error_name(), |class| format!("Stagemill.{class}"));
+        Self::failed(run, round, error, cause.to_owned())
     }
 }

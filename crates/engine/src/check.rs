@@ -1,18 +1,21 @@
 //! Checks a job against the server: tables, names, types, privileges; every finding at once, each with its remedy.
 
+mod staged;
+
 use tokio_postgres::types::Type;
 
 use crate::{
     chunk::Range,
+    cut,
     failure::{Class, Failure},
     finding::Finding,
     ident::TableName,
-    job::{Job, Operation},
+    job::{Job, OnBadRow, Operation},
     mapping::{Assignment, KeyColumn, Mapping},
     pg::Connection,
     probe, resolve,
     settings::Settings,
-    statement,
+    statement::{self, Source},
     table::{Kind, Table},
 };
 
@@ -65,39 +68,53 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
         findings.push(Finding::error("target.table", "is a view or a foreign table", "name the table behind it"));
     }
     privileges(connection, job, &stage, &target, &mut findings).await?;
-    let resolved = resolve::columns(job, &stage, &target, &mut findings);
+    let mut resolved = resolve::columns(job, &stage, &target, &mut findings);
+    let changes = resolve::rules(job, &stage, &target, &mut resolved.assignments, &mut findings);
+    let window = resolve::window(job, &stage, &mut findings);
     let asked = Asked { connection, settings: &settings, stage: &stage.name, target: &target.name };
     asked.expressions(job, &resolved.assignments, &mut findings).await?;
     asked.key_types(&resolved.key, &stage, &target, &mut findings).await?;
     let cut = resolve::cut(job, &stage, &target, &resolved.key, &mut findings);
-    if cut.columns.is_empty() && stage.leaves.iter().any(|leaf| target.leaves.contains(leaf)) {
+    let same_heap = stage.leaves.iter().any(|leaf| target.leaves.contains(leaf));
+    if cut.columns.is_empty() && same_heap && job.operation != Operation::Sql {
         findings.push(Finding::error(
             "stage.table",
             "is the target too: a row that one chunk updated moves into the blocks of the last one, which takes it again",
             "use \"by\": \"key\"",
         ));
     }
+    staged::examine(connection, job, &stage, same_heap, &cut, &mut findings).await?;
     let identity =
         |a: &Assignment| a.insert.is_some() && target.column(&a.column).is_some_and(|column| column.identity_always);
     let mapping = Mapping {
-        stage: stage.name.clone(),
         stage_columns: stage.columns.iter().map(|column| column.name.clone()).collect(),
         stage_leaves: stage.leaves.clone(),
-        target: target.name.clone(),
+        stage_has_heap: stage.kind != Kind::NoHeap,
         filter: job.stage.filter.clone(),
-        operation: job.operation,
+        window,
+        stage_rows: job.stage_rows,
         existing: job.existing,
+        changes,
+        statements: job.sql.clone(),
+        skip_unchanged: job.skip_unchanged,
+        // A share is known when the rows have been counted.
+        reject_limit: (job.on_bad_row == OnBadRow::Quarantine).then_some(0),
         overrides_identity: resolved.assignments.iter().any(identity),
         key: resolved.key,
         assignments: resolved.assignments,
         cut: cut.columns,
+        keys_together: cut.keys_together,
         keys_are_unique: cut.keys_are_unique,
         settings: settings.clone(),
+        ..Mapping::new(stage.name.clone(), target.name.clone(), job.operation)
     };
     if !Finding::any_error(&findings) {
-        asked.statement(&mapping, &mut findings).await?;
+        asked.statement(&mapping, job, &mut findings).await?;
     }
-    if mapping.cut.is_empty() && !mapping.keys_are_unique && stage.kind != Kind::NoHeap {
+    if !mapping.keys_together
+        && !mapping.keys_are_unique
+        && job.operation != Operation::Sql
+        && stage.kind != Kind::NoHeap {
         findings.push(Finding::warning(
             "stage.table",
             "no unique index shows that each target key is staged once: planning counts, which reads the whole stage",
@@ -174,14 +191,19 @@ async fn privileges(
     target: &Table,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
-    let mut needed = vec![("stage.table", stage, "SELECT"), ("target.table", target, "SELECT")];
-    if job.operation != Operation::Update {
-        needed.push(("target.table", target, "INSERT"));
+    let mut needed = vec![("stage.table", stage, "SELECT")];
+    let operation = job.operation;
+    for (used, privilege) in [
+        (operation != Operation::Sql, "SELECT"),
+        (operation.inserts(), "INSERT"),
+        (operation.updates(), "UPDATE"),
+        (operation.deletes(), "DELETE"),
+    ] {
+        if used {
+            needed.push(("target.table", target, privilege));
+        }
     }
-    if job.operation != Operation::Insert {
-        needed.push(("target.table", target, "UPDATE"));
-    }
-    let sql = "SELECT pg_catalog.has_any_column_privilege($1, $2), CURRENT_USER::text";
+    let sql = "SELECT CASE $2 WHEN 'DELETE' THEN pg_catalog.has_table_privilege($1, $2) ELSE pg_catalog.has_any_column_privilege($1, $2) END, CURRENT_USER::text";
     // Its partitions are read by themselves, where the parent's privileges don't count.
     let sql_leaf = "SELECT pg_catalog.has_any_column_privilege($1, 'SELECT'), CURRENT_USER::text";
     for leaf in stage.leaves.iter().filter(|leaf| leaf.oid != stage.oid) {
@@ -317,20 +339,66 @@ impl Asked<'_> {
         Ok(())
     }
 
-    /// Lets the server plan the whole statement: what no single expression shows, an assignment's type for one.
-    async fn statement(&self, mapping: &Mapping, findings: &mut Vec<Finding>) -> Result<(), Failure> {
-        let sql = format!("EXPLAIN {}", statement::apply(mapping, &Range::Keys { low: None, high: None }));
-        match probe::ask(self.connection, self.settings, &sql, &[]).await {
+    /// Lets the server plan what a chunk does: what no single expression shows, an assignment's type for one.
+    async fn statement(&self, mapping: &Mapping, job: &Job, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+        let range = match &job.chunks.query {
+            Some(query) => match self.own_ranges(mapping, query, findings).await? {
+                Some(range) => range,
+                None => return Ok(()),
+            },
+            None => resolve::any_range(mapping),
+        };
+        let remedy = "correct the expressions (a CAST where types differ), or grant what is missing";
+        let fault = "make a statement that the server does not accept";
+        if mapping.operation != Operation::Sql {
+            let sql = statement::apply(mapping, Source::Chunk(&range));
+            return self.explain("columns", &sql, fault, remedy, findings).await;
+        }
+        for (n, sql) in statement::statements(mapping, &range).iter().enumerate() {
+            let remedy = "write one statement that can be EXPLAINed, with {chunk} in its WHERE and the stage table named `stage`";
+            self.explain(&format!("sql.{n}"), sql, "is not accepted by the server", remedy, findings).await?;
+        }
+        Ok(())
+    }
+
+    async fn explain(
+        &self,
+        at: &str,
+        sql: &str,
+        fault: &str,
+        remedy: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Failure> {
+        match probe::ask(self.connection, self.settings, &format!("EXPLAIN {sql}"), &[]).await {
             Ok(_) => Ok(()),
             Err(refused) if refused.class.is_retryable() => Err(refused),
             Err(refused) => {
-                let remedy = "correct the expressions (a CAST where types differ), or grant what is missing";
-                findings.push(Finding::error(
-                    "columns",
-                    format!("make a statement that the server does not accept: {refused}"),
-                    remedy,
-                ));
+                findings.push(Finding::error(at, format!("{fault}: {refused}"), remedy));
                 Ok(())
+            }
+        }
+    }
+
+    /// One of the job's own ranges; `None` where there is none, or the query can't be used.
+    async fn own_ranges(
+        &self,
+        mapping: &Mapping,
+        query: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<Range>, Failure> {
+        match cut::own_ranges(self.connection, mapping, query).await {
+            Ok(ranges) => {
+                if ranges.is_empty() {
+                    let remedy = "a run would apply nothing; look at what the query gives";
+                    findings.push(Finding::warning("chunks.query", "gives no range", remedy));
+                }
+                Ok(ranges.into_iter().next())
+            }
+            Err(refused) if refused.class.is_retryable() => Err(refused),
+            Err(refused) => {
+                let remedy = "write a SELECT of two columns: the first and the last value of each chunk, without overlaps";
+                findings.push(Finding::error("chunks.query", format!("can't be used: {refused}"), remedy));
+                Ok(None)
             }
         }
     }

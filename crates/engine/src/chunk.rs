@@ -28,6 +28,42 @@ pub struct CutColumn {
     pub nullable: bool,
 }
 
+impl CutColumn {
+    /// A value of it that the server wrote, as SQL.
+    pub fn value(&self, text: &str) -> String {
+        format!("CAST({} AS {})", ident::literal(text), self.type_name)
+    }
+}
+
+/// Where a row lies in its heap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tid {
+    /// The block.
+    pub block: u32,
+    /// Its place in the block, from 1; 0 stands for the block's start.
+    pub offset: u16,
+}
+
+impl Tid {
+    /// The start of a block.
+    pub const fn block(block: u32) -> Self {
+        Self { block, offset: 0 }
+    }
+
+    /// Reads `(block,offset)`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (block, offset) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+        Some(Self { block: block.parse().ok()?, offset: offset.parse().ok()? })
+    }
+}
+
+/// As the server writes it.
+impl std::fmt::Display for Tid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({},{})", self.block, self.offset)
+    }
+}
+
 /// Which rows of the stage a chunk holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
@@ -35,10 +71,10 @@ pub enum Range {
     Blocks {
         /// The heap.
         leaf: Leaf,
-        /// The first block.
-        low: u32,
-        /// The first block of the next chunk.
-        high: Option<u32>,
+        /// Where it starts.
+        low: Tid,
+        /// Where the next chunk starts.
+        high: Option<Tid>,
     },
     /// Keys above `low` up to and including `high`, without NULLs; `None` leaves the range open. A boundary is the text of each cut column's
     /// value as the server wrote it under the run's settings.
@@ -50,6 +86,34 @@ pub enum Range {
     },
     /// The rows with a NULL in any cut column: no comparison finds them.
     NullKeys,
+    /// Values of the cut column that the job's own query gave, both inclusive as in Oracle, in the server's text.
+    Ids {
+        /// The first value.
+        low: String,
+        /// The last value.
+        high: String,
+    },
+    /// The rows that were set aside before and are tried again in this chunk.
+    Rejects {
+        /// The run.
+        run: i64,
+        /// The chunk.
+        chunk: i32,
+    },
+}
+
+/// Where a chunk is cut in two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Middle {
+    /// The first row of the second half.
+    Tid(Tid),
+    /// The last key of the first half, and the first one of the second.
+    Keys {
+        /// The last key of the first half.
+        last: Vec<String>,
+        /// The first key of the second half.
+        next: Vec<String>,
+    },
 }
 
 impl Range {
@@ -58,7 +122,26 @@ impl Range {
         match self {
             // ONLY: on a partitioned parent a block range selects those blocks in every partition.
             Self::Blocks { leaf, .. } => format!("ONLY {} AS stage", leaf.name),
-            Self::Keys { .. } | Self::NullKeys => format!("{stage} AS stage"),
+            _ => format!("{stage} AS stage"),
+        }
+    }
+
+    /// Both halves; `None` where this range can't be cut there.
+    pub fn split(&self, middle: Middle) -> Option<[Self; 2]> {
+        match (self, middle) {
+            (Self::Blocks { leaf, low, high }, Middle::Tid(tid)) => Some([
+                Self::Blocks { leaf: leaf.clone(), low: *low, high: Some(tid) },
+                Self::Blocks { leaf: leaf.clone(), low: tid, high: *high },
+            ]),
+            (Self::Keys { low, high }, Middle::Keys { last, .. }) => Some([
+                Self::Keys { low: low.clone(), high: Some(last.clone()) },
+                Self::Keys { low: Some(last), high: high.clone() },
+            ]),
+            (Self::Ids { low, high }, Middle::Keys { last, next }) => Some([
+                Self::Ids { low: low.clone(), high: last.into_iter().next()? },
+                Self::Ids { low: next.into_iter().next()?, high: high.clone() },
+            ]),
+            _ => None,
         }
     }
 
@@ -66,9 +149,8 @@ impl Range {
     pub fn predicate(&self, cut: &[CutColumn]) -> String {
         match self {
             Self::Blocks { low, high, .. } => {
-                let below =
-                    high.map(|high| format!(" AND stage.ctid < '({high},0)'::pg_catalog.tid")).unwrap_or_default();
-                format!("stage.ctid >= '({low},0)'::pg_catalog.tid{below}")
+                let below = high.map(|high| format!(" AND stage.ctid < '{high}'::pg_catalog.tid")).unwrap_or_default();
+                format!("stage.ctid >= '{low}'::pg_catalog.tid{below}")
             }
             Self::Keys { low, high } => {
                 let bounds = [(">", low), ("<=", high)];
@@ -82,14 +164,45 @@ impl Range {
                 let null = cut.iter().filter(|c| c.nullable).map(|c| format!("stage.{} IS NULL", c.column));
                 format!("({})", null.collect::<Vec<_>>().join(" OR "))
             }
+            Self::Ids { low, high } => {
+                let [low, high] = [low, high].map(|bound| std::slice::from_ref(bound));
+                format!("{} AND {}", compare(cut, ">=", low), compare(cut, "<=", high))
+            }
+            // By their keys, which the mapping knows how to compute.
+            Self::Rejects { .. } => "true".to_owned(),
+        }
+    }
+}
+
+/// A chunk's rows in words.
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key = |key: &[String]| format!("({})", key.join(", "));
+        match self {
+            Self::Blocks { leaf, low: Tid { block, offset: 0 }, high: None } => {
+                write!(f, "{} blocks {block} on", leaf.name.as_in_sql())
+            }
+            Self::Blocks { leaf, low: Tid { block: low, offset: 0 }, high: Some(Tid { block: high, offset: 0 }) } => {
+                write!(f, "{} blocks {low} to {}", leaf.name.as_in_sql(), high.saturating_sub(1))
+            }
+            Self::Blocks { leaf, low, high } => {
+                let end = high.map_or_else(|| " on".to_owned(), |high| format!(" to before {high}"));
+                write!(f, "{} rows {low}{end}", leaf.name.as_in_sql())
+            }
+            Self::Keys { low: None, high: None } => f.write_str("all keys"),
+            Self::Keys { low: None, high: Some(high) } => write!(f, "keys up to {}", key(high)),
+            Self::Keys { low: Some(low), high: None } => write!(f, "keys above {}", key(low)),
+            Self::Keys { low: Some(low), high: Some(high) } => write!(f, "keys above {} up to {}", key(low), key(high)),
+            Self::NullKeys => f.write_str("NULL keys"),
+            Self::Ids { low, high } => write!(f, "{low} to {high}"),
+            Self::Rejects { .. } => f.write_str("rows that were set aside"),
         }
     }
 }
 
 fn compare(cut: &[CutColumn], op: &str, bound: &[String]) -> String {
     let columns: Vec<String> = cut.iter().map(|c| format!("stage.{}", c.column)).collect();
-    let values: Vec<String> =
-        cut.iter().zip(bound).map(|(c, value)| format!("CAST({} AS {})", ident::literal(value), c.type_name)).collect();
+    let values: Vec<String> = cut.iter().zip(bound).map(|(c, value)| c.value(value)).collect();
     if let ([column], [value]) = (columns.as_slice(), values.as_slice()) {
         format!("{column} {op} {value}")
     } else {
@@ -109,7 +222,12 @@ pub fn cut_blocks(leaf: &Leaf, pages: u32, rows_a_page: f64, rows: u64) -> Vec<R
     let step = (rows as f64 / rows_a_page.max(1.0)).floor().clamp(1.0, f64::from(u32::MAX)) as u32;
     let lows: Vec<u32> = (0..pages.max(1)).step_by(step as usize).collect();
     let highs = lows.iter().skip(1).map(|high| Some(*high)).chain([None]);
-    lows.iter().zip(highs).map(|(low, high)| Range::Blocks { leaf: leaf.clone(), low: *low, high }).collect()
+    let range = |(low, high): (&u32, Option<u32>)| Range::Blocks {
+        leaf: leaf.clone(),
+        low: Tid::block(*low),
+        high: high.map(Tid::block),
+    };
+    lows.iter().zip(highs).map(range).collect()
 }
 
 /// Turns boundaries in ascending order into ranges, open at both ends, with a chunk for NULLs where a cut column can hold them.
@@ -171,7 +289,7 @@ mod tests {
             cut_blocks(&leaf(), pages, rows_a_page, rows)
                 .into_iter()
                 .map(|range| match range {
-                    Range::Blocks { low, high, .. } => (low, high),
+                    Range::Blocks { low, high, .. } => (low.block, high.map(|high| high.block)),
                     _ => unreachable!(),
                 })
                 .collect()
@@ -197,6 +315,39 @@ mod tests {
             ]
         );
         assert_eq!(cut_keys(vec![], &[column("a", false)]), [Range::Keys { low: None, high: None }]);
+    }
+
+    #[test]
+    fn a_chunk_is_split_into_two_that_share_its_rows_and_no_others() {
+        let cut = [column("a", false)];
+        let halves = |range: Range, middle| range.split(middle).map(|halves| halves.map(|half| half.predicate(&cut)));
+        let tid = |text| Tid::parse(text).unwrap();
+        let keys = |last: &str, next: &str| Middle::Keys { last: vec![last.into()], next: vec![next.into()] };
+        assert_eq!(
+            halves(
+                Range::Blocks { leaf: leaf(), low: Tid::block(7), high: Some(Tid::block(8)) },
+                Middle::Tid(tid("(7,20)"))
+            ),
+            Some([
+                "stage.ctid >= '(7,0)'::pg_catalog.tid AND stage.ctid < '(7,20)'::pg_catalog.tid".into(),
+                "stage.ctid >= '(7,20)'::pg_catalog.tid AND stage.ctid < '(8,0)'::pg_catalog.tid".into(),
+            ])
+        );
+        assert_eq!(
+            halves(Range::Keys { low: None, high: Some(vec!["9".into()]) }, keys("4", "6")),
+            Some([
+                r#"stage."a" <= CAST('4' AS bigint)"#.into(),
+                r#"stage."a" > CAST('4' AS bigint) AND stage."a" <= CAST('9' AS bigint)"#.into(),
+            ])
+        );
+        assert_eq!(
+            halves(Range::Ids { low: "1".into(), high: "9".into() }, keys("4", "6")),
+            Some([
+                r#"stage."a" >= CAST('1' AS bigint) AND stage."a" <= CAST('4' AS bigint)"#.into(),
+                r#"stage."a" >= CAST('6' AS bigint) AND stage."a" <= CAST('9' AS bigint)"#.into(),
+            ])
+        );
+        assert_eq!(halves(Range::NullKeys, keys("4", "6")), None);
     }
 
     #[test]

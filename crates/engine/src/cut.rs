@@ -1,5 +1,9 @@
 //! Cuts the stage table: looks at its size, and lets the server choose boundaries that hold equal numbers of rows.
 
+mod own;
+
+pub use own::ranges as own_ranges;
+
 use tokio_postgres::types::Type;
 
 use crate::{
@@ -32,6 +36,9 @@ pub async fn stage(
     chunks: &Chunks,
     parallelism: u32,
 ) -> Result<Vec<Range>, Failure> {
+    if let Some(query) = &chunks.query {
+        return own_ranges(connection, mapping, query).await;
+    }
     let heaps = measure(connection, mapping, stage).await?;
     let rows: f64 = heaps.iter().map(|heap| heap.rows_a_page * f64::from(heap.pages)).sum();
     if mapping.cut.is_empty() {
@@ -74,7 +81,8 @@ async fn measure(connection: &Connection, mapping: &Mapping, stage: &Table) -> R
             continue;
         }
         let percent = (100.0 * BLOCKS_LOOKED_AT / f64::from(pages)).min(100.0);
-        let filter = mapping.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)")).unwrap_or_default();
+        let conditions = mapping.row_conditions();
+        let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         let sql = format!(
             "SELECT pg_catalog.count(*)::float8 FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({percent}){filter}",
             leaf.name
@@ -139,8 +147,7 @@ impl Keys {
     fn of(mapping: &Mapping) -> Self {
         let columns: Vec<String> = mapping.cut.iter().map(|cut| cut.column.to_string()).collect();
         let not_null = columns.iter().map(|column| format!("stage.{column} IS NOT NULL"));
-        let filter = mapping.filter.iter().map(|filter| format!("(\n{filter}\n)"));
-        let condition = not_null.chain(filter).collect::<Vec<_>>().join(" AND ");
+        let condition = not_null.chain(mapping.row_conditions()).collect::<Vec<_>>().join(" AND ");
         Self { columns, condition }
     }
 }

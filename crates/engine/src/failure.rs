@@ -38,6 +38,8 @@ pub enum Class {
     Stopped,
     /// Three calls in a row moved nothing.
     NoProgress,
+    /// More rows would be deleted, or set aside, than the job allows.
+    LimitExceeded,
     /// At the end some chunks had not been applied.
     Incomplete,
     /// User or password is wrong.
@@ -59,6 +61,8 @@ pub enum Remedy {
     GoSlower,
     /// Go on with the other chunks; try again in the next round.
     Defer,
+    /// Cut the chunk in two; one that can't be cut is tried again in the next round.
+    Split,
     /// The chunk has failed; the others go on.
     FailChunk,
     /// Nothing more of this run is started.
@@ -67,7 +71,7 @@ pub enum Remedy {
 
 impl Class {
     /// Every class, for tests that compare this table with the state machine's.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ConnectionLost,
         Self::Contention,
         Self::Overloaded,
@@ -83,6 +87,7 @@ impl Class {
         Self::RunClosed,
         Self::Stopped,
         Self::NoProgress,
+        Self::LimitExceeded,
         Self::Incomplete,
         Self::CredentialsRefused,
         Self::Ledger,
@@ -95,8 +100,9 @@ impl Class {
         match self {
             Self::ConnectionLost | Self::Contention | Self::StillRunning => Remedy::Retry,
             Self::Overloaded | Self::CredentialsRotating => Remedy::GoSlower,
-            // A parent row may lie in a chunk that is applied later; a slow statement may have been unlucky.
-            Self::ConstraintViolation | Self::TimedOut => Remedy::Defer,
+            // A parent row may lie in a chunk that is applied later.
+            Self::ConstraintViolation => Remedy::Defer,
+            Self::TimedOut => Remedy::Split,
             Self::BadData => Remedy::FailChunk,
             Self::DuplicateKeys
             | Self::SourceChanged
@@ -105,12 +111,18 @@ impl Class {
             | Self::RunClosed
             | Self::Stopped
             | Self::NoProgress
+            | Self::LimitExceeded
             | Self::Incomplete
             | Self::CredentialsRefused
             | Self::Ledger
             | Self::Configuration
             | Self::Internal => Remedy::HaltRun,
         }
+    }
+
+    /// Whether single rows are to blame, which can be set aside.
+    pub const fn is_of_rows(self) -> bool {
+        matches!(self, Self::BadData | Self::ConstraintViolation)
     }
 
     /// Whether a call that ended with it should be made again.
@@ -180,6 +192,10 @@ pub struct Failure {
     pub class: Class,
     /// The server's code, where the server spoke.
     pub sqlstate: Option<String>,
+    /// The constraint that a row breaks.
+    pub constraint: Option<String>,
+    /// The column whose value can't be stored.
+    pub column: Option<String>,
     message: Cow<'static, str>,
     server_message: Option<String>,
 }
@@ -187,7 +203,7 @@ pub struct Failure {
 impl Failure {
     /// A failure in our own words, which must name objects and never row values.
     pub fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, sqlstate: None, message: message.into(), server_message: None }
+        Self { class, sqlstate: None, constraint: None, column: None, message: message.into(), server_message: None }
     }
 
     /// A failure that the server reported: `message` of ours without row values, and the server's own words for the ledger.
@@ -195,8 +211,8 @@ impl Failure {
         Self {
             class,
             sqlstate: Some(sqlstate.to_owned()),
-            message: message.into(),
             server_message: Some(server_message),
+            ..Self::new(class, message)
         }
     }
 

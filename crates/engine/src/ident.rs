@@ -101,6 +101,13 @@ impl TableName {
     }
 }
 
+impl TableName {
+    /// The name as a person would write it.
+    pub fn as_in_sql(&self) -> String {
+        self.schema.iter().chain([&self.name]).map(Ident::as_in_sql).collect::<Vec<_>>().join(".")
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.schema {

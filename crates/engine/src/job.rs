@@ -2,9 +2,17 @@
 //!
 //! Nothing here asks the server; [`crate::check`] does.
 
+mod changes;
+mod limit;
+pub mod placeholder;
 mod read;
+mod staged;
 
 use std::collections::BTreeMap;
+
+pub use changes::Changes;
+pub use limit::Limit;
+pub use staged::{OnBadRow, StageRows, Verify, Watermark};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +38,36 @@ pub struct Job {
     /// What each target column gets; all columns that stage and target have in common when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Columns>,
+    /// For `changes`: where a staged row says what it is and how new it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
+    /// For `sql`: the statements, each with `{chunk}` where the chunk's condition over `stage` goes; they run in order in the chunk's
+    /// transaction. With `"by": "sql"` also `{start_id}` and `{end_id}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<String>,
+    /// A run that would delete more rows than this is refused before it deletes anything: rows, or a percentage of the staged rows as text
+    /// (`"5%"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_deletes: Option<Limit>,
+    /// Whether target rows that are already as they should be are left alone, and counted as unchanged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_unchanged: bool,
+    /// A column of the stage: a run takes only what is newer than the last complete run of this job took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Watermark>,
+    /// What becomes of the staged rows that were taken.
+    #[serde(default, skip_serializing_if = "StageRows::is_default")]
+    pub stage_rows: StageRows,
+    /// What becomes of a chunk that holds rows which can't be applied.
+    #[serde(default, skip_serializing_if = "OnBadRow::is_default")]
+    pub on_bad_row: OnBadRow,
+    /// With `"on_bad_row": "quarantine"`: how many rows may be set aside before the run fails: rows, or a percentage of the staged rows as
+    /// text (`"1%"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rejects: Option<Limit>,
+    /// How a run makes sure at its end that the stage did not change under it.
+    #[serde(default, skip_serializing_if = "Verify::is_default")]
+    pub verify: Verify,
     /// How the stage table is cut.
     #[serde(default)]
     pub chunks: Chunks,
@@ -66,8 +104,8 @@ pub struct Stage {
 pub struct Target {
     /// `schema.table`, as in SQL.
     pub table: String,
-    /// The columns of a unique index of the target, by which a staged row finds its target row.
-    #[schemars(length(min = 1))]
+    /// The columns of a unique index of the target, by which a staged row finds its target row; none for `sql`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
 }
 
@@ -81,6 +119,41 @@ pub enum Operation {
     Update,
     /// Update where the target has the key, else insert.
     Upsert,
+    /// Target rows whose key is staged are deleted; staged rows without one are skipped.
+    Delete,
+    /// The newest staged change of a key is applied: an upsert, or a delete.
+    Changes,
+    /// The user's own statements.
+    Sql,
+}
+
+impl Operation {
+    /// Whether it can insert rows into the target.
+    pub const fn inserts(self) -> bool {
+        matches!(self, Self::Insert | Self::Upsert | Self::Changes)
+    }
+
+    /// Whether it can update rows of the target.
+    pub const fn updates(self) -> bool {
+        matches!(self, Self::Update | Self::Upsert | Self::Changes)
+    }
+
+    /// Whether it can delete rows of the target.
+    pub const fn deletes(self) -> bool {
+        matches!(self, Self::Delete | Self::Changes)
+    }
+
+    /// The word in a job file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Upsert => "upsert",
+            Self::Delete => "delete",
+            Self::Changes => "changes",
+            Self::Sql => "sql",
+        }
+    }
 }
 
 /// For `insert`: what an existing key means.
@@ -136,7 +209,7 @@ pub struct Branches {
 }
 
 /// How the stage table is cut into chunks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Chunks {
     /// Along what.
@@ -144,11 +217,18 @@ pub struct Chunks {
     /// Rows in a chunk, as nearly as can be planned; fewer where parallelism would otherwise lack chunks.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub rows: u32,
+    /// With `"by": "sql"`, and with the operation `sql`: the stage's column that is cut along. With `"by": "sql"` it is the target's key when
+    /// left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// With `"by": "sql"`: a SELECT of two columns, the first and the last value of each chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
 }
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { by: ChunkBy::Auto, rows: 5_000 }
+        Self { by: ChunkBy::Auto, rows: 5_000, column: None, query: None }
     }
 }
 
@@ -162,6 +242,8 @@ pub enum ChunkBy {
     Ctid,
     /// Ranges of the target's key.
     Key,
+    /// Ranges that the job's own query gives.
+    Sql,
 }
 
 /// How often a chunk is tried.

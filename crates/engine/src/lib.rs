@@ -15,7 +15,7 @@
 //! * [`chunk`]: ranges of the stage, and items of the Map
 //! * [`mapping`], [`resolve`]: what a job means in this database
 //! * [`statement`]: the SQL of a chunk
-//! * [`outcome`], [`answer`]: counts, verdicts, what comes next
+//! * [`outcome`], [`account`], [`answer`]: counts, verdicts, what comes next
 //! * [`pg`], [`probe`]: connections, errors, the catalog
 //! * [`ledger`]: jobs, runs and chunks in the database
 //! * [`check`], [`cut`], [`plan`]: the planner
@@ -23,6 +23,7 @@
 //! * [`record`], [`resume`]: the recorder, and going on
 //! * [`local`]: the driver on one machine
 
+pub mod account;
 pub mod answer;
 pub mod apply;
 pub mod check;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::failure::Class;
+
 /// Rows of a chunk or of a run, by what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -19,12 +21,15 @@ pub struct Counts {
     pub skipped: i64,
     /// Rows set aside.
     pub rejected: i64,
+    /// Rows handed to the job's own statements, which alone know what became of them.
+    pub handed: i64,
 }
 
 impl Counts {
     /// Whether every staged row is accounted for.
     pub const fn add_up(&self) -> bool {
-        self.staged == self.inserted + self.updated + self.deleted + self.unchanged + self.skipped + self.rejected
+        self.staged
+            == self.inserted + self.updated + self.deleted + self.unchanged + self.skipped + self.rejected + self.handed
     }
 
     /// Rows written to the target.
@@ -42,6 +47,7 @@ impl std::ops::AddAssign for Counts {
         self.unchanged += other.unchanged;
         self.skipped += other.skipped;
         self.rejected += other.rejected;
+        self.handed += other.handed;
     }
 }
 
@@ -57,12 +63,16 @@ pub enum Status {
     Interrupted,
     /// Every staged row is accounted for.
     Complete,
+    /// Every staged row is accounted for; some were set aside.
+    CompleteWithRejects,
     /// Some chunks were not applied; `resume` tries those again.
     Incomplete,
-    /// Something stopped the whole run: the job, the server, a person.
-    Failed,
-    /// The stage table was rewritten under the run.
+    /// The stage table changed under the run.
     SourceChanged,
+    /// A person ended it, or the server can't go on; `resume` goes on.
+    Stopped,
+    /// Something else keeps the whole run from going on: the job, a limit.
+    Failed,
     /// Its owner died, and another run was started instead.
     Abandoned,
 }
@@ -75,9 +85,11 @@ impl Status {
             Self::Running => "RUNNING",
             Self::Interrupted => "INTERRUPTED",
             Self::Complete => "COMPLETE",
+            Self::CompleteWithRejects => "COMPLETE_WITH_REJECTS",
             Self::Incomplete => "INCOMPLETE",
-            Self::Failed => "FAILED",
             Self::SourceChanged => "SOURCE_CHANGED",
+            Self::Stopped => "STOPPED",
+            Self::Failed => "FAILED",
             Self::Abandoned => "ABANDONED",
         }
     }
@@ -90,6 +102,20 @@ impl Status {
     /// Whether the run can still change: its row has no end.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Planning | Self::Running | Self::Interrupted)
+    }
+
+    /// Whether every staged row is accounted for: what a caller may take for success.
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Complete | Self::CompleteWithRejects)
+    }
+
+    /// The status of a run that a failure ends.
+    pub const fn of_halt(class: Class) -> Self {
+        match class {
+            Class::SourceChanged => Self::SourceChanged,
+            Class::Stopped => Self::Stopped,
+            _ => Self::Failed,
+        }
     }
 }
 
@@ -115,20 +141,99 @@ pub struct Tally {
 pub enum Decision {
     /// Once more over what is left.
     AnotherRound,
-    /// The run ends, so.
-    Close(Status),
+    /// Nothing more is started: the evidence is taken, and judged.
+    Judge,
 }
 
-/// Decides it. `halted` is the status that a halt asked for.
+/// Decides it.
 pub const fn decide(tally: &Tally, round: i32, round_limit: i32, halted: Option<Status>) -> Decision {
-    if let Some(status) = halted {
-        return Decision::Close(status);
+    if halted.is_none() && tally.left > 0 && round < round_limit { Decision::AnotherRound } else { Decision::Judge }
+}
+
+/// What is known of a run in which nothing more is started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Its chunks and rows.
+    pub tally: Tally,
+    /// The status that a halt asked for.
+    pub halted: Option<Status>,
+    /// Rows of its window that came or changed since it was planned, where that was counted.
+    pub new_rows: Option<i64>,
+    /// Rows of its window now, where that was counted, and how many there should be.
+    pub recounted: Option<(i64, i64)>,
+    /// Whether the stage should have been emptied and was not.
+    pub not_emptied: bool,
+}
+
+/// The verdict on a run, with magnitudes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every staged row is accounted for, and the stage is as it was.
+    Complete,
+    /// The same, with so many rows set aside.
+    CompleteWithRejects {
+        /// Rows set aside.
+        rejected: i64,
+    },
+    /// Not every chunk was applied.
+    Incomplete {
+        /// Chunks that were not.
+        chunks: i64,
+    },
+    /// Every row is applied, and the stage was not emptied.
+    NotEmptied,
+    /// Every chunk was applied, and the stage is not what was planned.
+    SourceChanged {
+        /// Rows that came or changed.
+        new_rows: i64,
+        /// Rows more than there should be; negative for rows that are gone.
+        difference: i64,
+    },
+    /// A halt asked for it.
+    Halted(Status),
+}
+
+impl Verdict {
+    /// The word in the log table.
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Complete => Status::Complete,
+            Self::CompleteWithRejects { .. } => Status::CompleteWithRejects,
+            Self::Incomplete { .. } | Self::NotEmptied => Status::Incomplete,
+            Self::SourceChanged { .. } => Status::SourceChanged,
+            Self::Halted(status) => status,
+        }
     }
-    if tally.left > 0 && round < round_limit {
-        return Decision::AnotherRound;
+}
+
+/// Judges a run. What keeps a row from being applied weighs more than a stage that changed, and this more than rows set aside.
+pub const fn judge(evidence: &Evidence) -> Verdict {
+    let tally = &evidence.tally;
+    if let Some(status) = evidence.halted {
+        return Verdict::Halted(status);
     }
-    let accounted = tally.left == 0 && tally.failed == 0 && tally.processed == tally.chunks && tally.counts.add_up();
-    Decision::Close(if accounted { Status::Complete } else { Status::Incomplete })
+    let missing = tally.chunks - tally.processed;
+    if missing > 0 || tally.left > 0 || tally.failed > 0 || !tally.counts.add_up() {
+        return Verdict::Incomplete { chunks: missing };
+    }
+    let new_rows = match evidence.new_rows {
+        Some(rows) => rows,
+        None => 0,
+    };
+    let difference = match evidence.recounted {
+        Some((now, expected)) => now - expected,
+        None => 0,
+    };
+    if new_rows > 0 || difference != 0 {
+        return Verdict::SourceChanged { new_rows, difference };
+    }
+    if evidence.not_emptied {
+        return Verdict::NotEmptied;
+    }
+    if tally.counts.rejected > 0 {
+        return Verdict::CompleteWithRejects { rejected: tally.counts.rejected };
+    }
+    Verdict::Complete
 }
 
 #[cfg(test)]
@@ -142,23 +247,47 @@ mod tests {
     #[test]
     fn a_round_ends_in_another_one_or_in_a_verdict() {
         for (tally, round, halted, expected) in [
-            (tally(3, 0, 0), 1, None, Decision::Close(Status::Complete)),
-            (tally(0, 0, 0), 1, None, Decision::Close(Status::Complete)),
+            (tally(3, 0, 0), 1, None, Decision::Judge),
+            (tally(0, 0, 0), 1, None, Decision::Judge),
             (tally(2, 0, 1), 1, None, Decision::AnotherRound),
             (tally(2, 1, 1), 1, None, Decision::AnotherRound),
-            (tally(2, 0, 1), 3, None, Decision::Close(Status::Incomplete)),
-            (tally(2, 1, 0), 1, None, Decision::Close(Status::Incomplete)),
-            (tally(2, 0, 1), 1, Some(Status::Failed), Decision::Close(Status::Failed)),
+            (tally(2, 0, 1), 3, None, Decision::Judge),
+            (tally(2, 1, 0), 1, None, Decision::Judge),
+            (tally(2, 0, 1), 1, Some(Status::Failed), Decision::Judge),
         ] {
             assert_eq!(decide(&tally, round, 3, halted), expected, "{tally:?}");
         }
     }
 
     #[test]
-    fn counts_that_do_not_add_up_are_never_complete() {
-        let counts = Counts { staged: 5, inserted: 4, ..Counts::default() };
-        let tally = Tally { counts, ..tally(1, 0, 0) };
-        assert_eq!(decide(&tally, 1, 3, None), Decision::Close(Status::Incomplete));
+    fn the_verdict_on_a_run() {
+        let done = Evidence { tally: tally(3, 0, 0), ..Evidence::default() };
+        let with = |counts| Evidence { tally: Tally { counts, ..done.tally }, ..done };
+        let rejects = with(Counts { staged: 5, inserted: 3, rejected: 2, ..Counts::default() });
+        for (evidence, verdict, status) in [
+            (done, Verdict::Complete, Status::Complete),
+            (Evidence { new_rows: Some(0), recounted: Some((7, 7)), ..done }, Verdict::Complete, Status::Complete),
+            (rejects, Verdict::CompleteWithRejects { rejected: 2 }, Status::CompleteWithRejects),
+            (Evidence { tally: tally(2, 1, 0), ..done }, Verdict::Incomplete { chunks: 1 }, Status::Incomplete),
+            (Evidence { tally: tally(1, 0, 2), ..done }, Verdict::Incomplete { chunks: 2 }, Status::Incomplete),
+            // Counts that don't add up are never complete.
+            (with(Counts { staged: 5, inserted: 4, ..Counts::default() }), Verdict::Incomplete { chunks: 0 }, Status::Incomplete),
+            (
+                Evidence { new_rows: Some(4), ..rejects },
+                Verdict::SourceChanged { new_rows: 4, difference: 0 },
+                Status::SourceChanged,
+            ),
+            (
+                Evidence { recounted: Some((6, 9)), ..done },
+                Verdict::SourceChanged { new_rows: 0, difference: -3 },
+                Status::SourceChanged,
+            ),
+            (Evidence { new_rows: Some(4), tally: tally(2, 0, 1), ..done }, Verdict::Incomplete { chunks: 1 }, Status::Incomplete),
+            (Evidence { not_emptied: true, ..done }, Verdict::NotEmptied, Status::Incomplete),
+            (Evidence { halted: Some(Status::Stopped), ..rejects }, Verdict::Halted(Status::Stopped), Status::Stopped),
+        ] {
+            assert_eq!((judge(&evidence), judge(&evidence).status()), (verdict, status), "{evidence:?}");
+        }
     }
 
     #[test]

@@ -1,25 +1,31 @@
 //! The planner: checks the job, takes the run lock, cuts the stage, writes the chunks. It never writes to the target.
 
+mod limits;
+mod window;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
 use crate::{
+    account::duplicate_keys,
     answer::{Answer, Step},
     check,
     chunk::{self, Range},
     cut,
     failure::{Class, Failure},
     ident::{Ident, TableName},
-    job::Job,
+    job::{Job, Operation, StageRows, Verify},
     ledger::{
         self,
+        chunk::Planned,
         run::{NewRun, OpenRun, Opened, Run},
     },
     mapping::Mapping,
     outcome::{Status, Tally},
     pg::{Connection, catalog},
-    probe, statement,
+    probe,
+    statement::{self, Source},
     table::{Kind, Table},
 };
 
@@ -168,7 +174,7 @@ async fn cut_and_write(connection: &Connection, run: &Run, stage: &Table) -> Res
 
 async fn try_cut_and_write(connection: &Connection, run: &Run, stage: &Table) -> Result<Answer, Failure> {
     match cut(connection, &run.mapping, stage, &run.spec).await {
-        Ok((mapping, ranges)) => write(connection, run, &mapping, &ranges).await,
+        Ok(plan) => write(connection, run, &plan).await,
         Err(failure) if failure.class.is_retryable() => Err(failure),
         Err(failure) => {
             ledger::run::close(connection, run.id, Status::Failed, &Tally::default(), Some(&failure)).await?;
@@ -177,18 +183,29 @@ async fn try_cut_and_write(connection: &Connection, run: &Run, stage: &Table) ->
     }
 }
 
-/// What would be done, with nothing written: the chunks, and the mapping that goes with them.
+/// What a run will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// What the job means, with everything that planning fixes.
+    pub mapping: Mapping,
+    /// The chunks.
+    pub chunks: Vec<Planned>,
+    /// Staged rows that no chunk holds: the job's own ranges leave them out.
+    pub outside: i64,
+}
+
+/// What would be done, with nothing written.
 ///
 /// # Errors
 /// When the job can't run, or two staged rows have one key where no chunk would notice.
-pub async fn cut(
-    connection: &Connection,
-    mapping: &Mapping,
-    stage: &Table,
-    job: &Job,
-) -> Result<(Mapping, Vec<Range>), Failure> {
+pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job: &Job) -> Result<Plan, Failure> {
     let mut mapping = mapping.clone();
-    if mapping.cut.is_empty() && !mapping.keys_are_unique {
+    // Before anything is looked at: what comes later is new.
+    if mapping.stage_has_heap && needs_snapshot(job) && mapping.stage != mapping.target {
+        mapping.snapshot = Some(snapshot(connection).await?);
+    }
+    window::fix(connection, &mut mapping, job).await?;
+    if !mapping.keys_together && !mapping.keys_are_unique && mapping.operation != Operation::Sql {
         refuse_duplicates(connection, &mapping).await?;
         mapping.keys_are_unique = true;
     }
@@ -200,11 +217,30 @@ pub async fn cut(
         );
         return Err(Failure::new(Class::BadJob, text));
     }
-    // Never for a view: its own joins would lose their hash joins too.
-    if let Some(range) = ranges.get(ranges.len() / 2).filter(|_| stage.kind != Kind::NoHeap) {
+    // Never for a view, whose own joins would lose their hash joins too, nor for statements that are not ours.
+    let ours = stage.kind != Kind::NoHeap && mapping.operation != Operation::Sql;
+    if let Some(range) = ranges.get(ranges.len() / 2).filter(|_| ours) {
         keep_nested_loop(connection, &mut mapping, range).await?;
     }
-    Ok((mapping, ranges))
+    let outside = limits::outside(connection, &mapping, &ranges).await?;
+    let chunks = limits::set(connection, &mut mapping, ranges, job).await?;
+    Ok(Plan { mapping, chunks, outside })
+}
+
+/// Where the run itself empties the stage chunk by chunk, rows that come meanwhile are simply the next one's; and statements of the user's own
+/// may write to the stage.
+fn needs_snapshot(job: &Job) -> bool {
+    let asked = job.operation != Operation::Sql && job.verify != Verify::Off && job.stage_rows == StageRows::Keep;
+    asked || job.stage_rows == StageRows::Truncate
+}
+
+/// What this moment sees.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn snapshot(connection: &Connection) -> Result<String, Failure> {
+    let row = connection.query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[]).await?;
+    Ok(row.get(0))
 }
 
 /// With block ranges two rows of one key can lie in two chunks, each of which would apply its own.
@@ -215,20 +251,6 @@ async fn refuse_duplicates(connection: &Connection, mapping: &Mapping) -> Result
         return Ok(());
     }
     Err(duplicate_keys(mapping, duplicates))
-}
-
-/// The failure of staged rows that share a target key.
-pub fn duplicate_keys(mapping: &Mapping, duplicates: i64) -> Failure {
-    let keys: Vec<String> = mapping.key.iter().map(|key| key.expression.clone()).collect();
-    let filter = mapping.filter.as_ref().map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-    Failure::new(
-        Class::DuplicateKeys,
-        format!(
-            "{duplicates} target key(s) are staged more than once; only one row may change a target row. Find them with: SELECT {0}, count(*) FROM {1} AS stage{filter} GROUP BY {0} HAVING count(*) > 1",
-            keys.join(", "),
-            mapping.stage,
-        ),
-    )
 }
 
 /// Where the planner would scan the whole target for each chunk although the key's index is there, hash and merge joins are turned off
@@ -258,7 +280,7 @@ async fn rows_scanned(
     range: &Range,
     heaps: &BTreeSet<TableName>,
 ) -> Result<f64, Failure> {
-    let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", statement::apply(mapping, range));
+    let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", statement::apply(mapping, Source::Chunk(range)));
     let row = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?;
     Ok(scanned(&row.get::<_, Json>(0), heaps))
 }
@@ -284,18 +306,13 @@ fn relation(node: &Json) -> Option<TableName> {
 }
 
 /// Writes chunks and first round, unless the run was closed meanwhile.
-async fn write(connection: &Connection, run: &Run, mapping: &Mapping, ranges: &[Range]) -> Result<Answer, Failure> {
+async fn write(connection: &Connection, run: &Run, plan: &Plan) -> Result<Answer, Failure> {
     connection.batch("BEGIN").await?;
-    let written = write_in_transaction(connection, run, mapping, ranges).await;
+    let written = write_in_transaction(connection, run, plan).await;
     connection.end(written).await
 }
 
-async fn write_in_transaction(
-    connection: &Connection,
-    run: &Run,
-    mapping: &Mapping,
-    ranges: &[Range],
-) -> Result<Answer, Failure> {
+async fn write_in_transaction(connection: &Connection, run: &Run, plan: &Plan) -> Result<Answer, Failure> {
     let now = ledger::run::lock(connection, run.id).await?;
     match now.status {
         Status::Planning => {}
@@ -303,9 +320,9 @@ async fn write_in_transaction(
         Status::Running => return stored(connection, &now).await,
         _ => return Err(Failure::new(Class::RunClosed, format!("run {} was closed while it was planned", run.id))),
     }
-    ledger::run::set_mapping(connection, run.id, mapping).await?;
-    ledger::chunk::write(connection, run.id, ranges, run.spec.retry.attempts).await?;
-    let ids: Vec<i32> = (1..).take(ranges.len()).collect();
+    ledger::run::set_plan(connection, run.id, &plan.mapping, plan.outside).await?;
+    ledger::chunk::write(connection, run.id, &plan.chunks, run.spec.retry.attempts).await?;
+    let ids: Vec<i32> = (1..).take(plan.chunks.len()).collect();
     let items = chunk::items(run.id, 1, &ids, run.parallelism);
     ledger::run::open_round(connection, run.id, 1, &items).await?;
     Ok(Answer::round(run.id, 1, run.parallelism, items))

@@ -1,11 +1,13 @@
 //! The recorder: reads the ledger at the end of a round, reconciles, and opens another round or closes the run.
 
+mod evidence;
+
 use crate::{
     answer::Answer,
     chunk,
     failure::{Class, Failure},
     ledger::{self, run::Run, summary::Summary},
-    outcome::{self, Decision, Status, Tally},
+    outcome::{self, Decision, Status, Tally, Verdict},
     pg::Connection,
     plan,
 };
@@ -44,16 +46,39 @@ async fn in_transaction(connection: &Connection, id: i64, round: i32) -> Result<
             ledger::run::open_round(connection, id, next, &items).await?;
             Ok(Recorded { answer: Answer::round(id, next, run.parallelism, items), closed: None })
         }
-        Decision::Close(status) => close(connection, &run, status, &tally).await,
+        Decision::Judge => close(connection, &run, tally).await,
     }
 }
 
-async fn close(connection: &Connection, run: &Run, status: Status, tally: &Tally) -> Result<Recorded, Failure> {
-    let why = if status == Status::Incomplete { Some(why_incomplete(connection, run, tally).await?) } else { None };
-    ledger::run::close(connection, run.id, status, tally, why.as_ref()).await?;
+async fn close(connection: &Connection, run: &Run, tally: Tally) -> Result<Recorded, Failure> {
+    let gathered = evidence::gather(connection, run, tally).await?;
+    let evidence = &gathered.evidence;
+    let verdict = outcome::judge(evidence);
+    let why = match verdict {
+        Verdict::Complete | Verdict::CompleteWithRejects { .. } => None,
+        Verdict::Incomplete { .. } => Some(why_incomplete(connection, run, &tally).await?),
+        Verdict::SourceChanged { new_rows, difference } => Some(source_changed(run, new_rows, difference)),
+        Verdict::NotEmptied | Verdict::Halted(_) => gathered.why,
+    };
+    let recounted = evidence.recounted.map(|(now, _)| now);
+    ledger::run::set_evidence(connection, run.id, evidence.new_rows, recounted).await?;
+    ledger::run::close(connection, run.id, verdict.status(), &tally, why.as_ref()).await?;
     let closed = ledger::run::load(connection, run.id).await?;
     let answer = plan::stored(connection, &closed).await?;
     Ok(Recorded { answer, closed: Some(ledger::summary::of_run(connection, run.id).await?) })
+}
+
+fn source_changed(run: &Run, new_rows: i64, difference: i64) -> Failure {
+    let count = match difference {
+        0 => String::new(),
+        1.. => format!(", and it holds {difference} more rows than were taken"),
+        _ => format!(", and {} rows that were taken are gone", -difference),
+    };
+    let text = format!(
+        "every chunk was applied, but {} changed under the run: {new_rows} rows came or were changed since it was planned{count}. They are applied or not, as it came: start the job anew, which applies every staged row, and keep writers away meanwhile",
+        run.mapping.stage
+    );
+    Failure::new(Class::SourceChanged, text)
 }
 
 async fn why_incomplete(connection: &Connection, run: &Run, tally: &Tally) -> Result<Failure, Failure> {
@@ -96,7 +121,7 @@ pub async fn ended_from_outside(
     let closed = async {
         ledger::run::lock(connection, run.id).await?;
         let tally = ledger::summary::of_run(connection, run.id).await?.tally;
-        ledger::run::close(connection, run.id, Status::Failed, &tally, Some(failure)).await?;
+        ledger::run::close(connection, run.id, Status::of_halt(failure.class), &tally, Some(failure)).await?;
         ledger::summary::of_run(connection, run.id).await.map(Some)
     };
     let closed = closed.await;

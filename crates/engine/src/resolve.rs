@@ -1,13 +1,19 @@
 //! From the job's words to the catalog's names: pure decisions over two tables.
 
+mod changes;
+mod cut;
+
+pub use changes::{rules, window};
+pub use cut::{Cut, any_range, cut};
+
 use crate::{
-    chunk::CutColumn,
     finding::Finding,
     ident::Ident,
-    job::{ChunkBy, Columns, Job, Operation, Value},
-    mapping::{Assignment, KeyColumn},
-    table::{Column, Kind, Table},
+    job::{Columns, Job, Operation, Value},
+    mapping::{Assignment, Compare, KeyColumn},
+    table::{Column, Table},
 };
+use cut::{keeps_order, stage_column};
 
 /// What each column gets, and the key.
 #[derive(Debug)]
@@ -20,6 +26,9 @@ pub struct Resolved {
 
 /// Resolves key and columns.
 pub fn columns(job: &Job, stage: &Table, target: &Table, findings: &mut Vec<Finding>) -> Resolved {
+    if job.operation == Operation::Sql {
+        return Resolved { key: Vec::new(), assignments: Vec::new() };
+    }
     let key_names: Vec<Ident> = job.target.key.iter().filter_map(|name| Ident::parse(name).ok()).collect();
     let mut assignments = match &job.columns {
         Some(Columns::Map(map)) => map.iter().filter_map(|(name, value)| assignment(name, value)).collect(),
@@ -44,21 +53,25 @@ pub fn columns(job: &Job, stage: &Table, target: &Table, findings: &mut Vec<Find
             ),
         ));
     }
-    branches_for(job.operation, &mut assignments, &key_names, findings);
+    branches_for(job, &mut assignments, &key_names, findings);
     Resolved { key, assignments }
 }
 
 fn assignment(name: &str, value: &Value) -> Option<Assignment> {
     let column = Ident::parse(name).ok()?;
     Some(match value {
-        Value::Both(text) => Assignment { column, insert: Some(text.clone()), update: Some(text.clone()) },
-        Value::Each(each) => Assignment { column, insert: each.insert.clone(), update: each.update.clone() },
+        Value::Both(text) => {
+            Assignment { column, insert: Some(text.clone()), update: Some(text.clone()), compare: None }
+        }
+        Value::Each(each) => {
+            Assignment { column, insert: each.insert.clone(), update: each.update.clone(), compare: None }
+        }
     })
 }
 
 fn plain(column: Ident) -> Assignment {
     let value = format!("stage.{column}");
-    Assignment { column, insert: Some(value.clone()), update: Some(value) }
+    Assignment { column, insert: Some(value.clone()), update: Some(value), compare: None }
 }
 
 fn same(column: Ident, stage: &Table, findings: &mut Vec<Finding>) -> Option<Assignment> {
@@ -100,6 +113,8 @@ fn settle(assignment: &mut Assignment, target: &Table, key: &[Ident], findings: 
             if key.contains(&column.name) || column.identity_always {
                 assignment.update = None;
             }
+            assignment.compare =
+                Some(Compare { type_name: column.bare_type.clone(), as_text: !column.exact_equality });
         }
     }
 }
@@ -127,90 +142,27 @@ fn key_column(
 }
 
 /// Keeps the branches that the operation has, and finds operations that would do nothing.
-fn branches_for(operation: Operation, assignments: &mut Vec<Assignment>, key: &[Ident], findings: &mut Vec<Finding>) {
+fn branches_for(job: &Job, assignments: &mut Vec<Assignment>, key: &[Ident], findings: &mut Vec<Finding>) {
+    let operation = job.operation;
     for assignment in assignments.iter_mut() {
-        match operation {
-            Operation::Insert => assignment.update = None,
-            Operation::Update => assignment.insert = None,
-            Operation::Upsert => {}
+        if !operation.updates() {
+            assignment.update = None;
+        }
+        if !operation.inserts() {
+            assignment.insert = None;
         }
     }
-    if operation != Operation::Insert && assignments.iter().all(|a| a.update.is_none()) {
+    if operation.updates() && assignments.iter().all(|a| a.update.is_none()) && operation != Operation::Changes {
         let remedy = "give columns to update beside the key, or use \"operation\": \"insert\"";
         findings.push(Finding::error("columns", "has nothing to update", remedy));
     }
+    if operation == Operation::Delete && job.columns.is_some() {
+        for assignment in assignments.iter().filter(|a| !key.contains(&a.column)) {
+            let at = format!("columns.{}", assignment.column.as_str());
+            findings.push(Finding::error(at, "is not of the target's key", "take it out: a delete needs the key only"));
+        }
+    }
     assignments.retain(|a| a.insert.is_some() || a.update.is_some() || key.contains(&a.column));
-}
-
-/// How the stage will be cut.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// The columns for key ranges; empty for block ranges.
-    pub columns: Vec<CutColumn>,
-    /// Whether an index shows that no two staged rows have one target key.
-    pub keys_are_unique: bool,
-}
-
-/// Decides along what the stage is cut.
-pub fn cut(job: &Job, stage: &Table, target: &Table, key: &[KeyColumn], findings: &mut Vec<Finding>) -> Cut {
-    let plain: Option<Vec<Ident>> = key.iter().map(|key| plain_column(key, stage, target)).collect();
-    let keys_are_unique = plain.as_ref().is_some_and(|columns| stage.proves_unique(columns));
-    let indexed = plain.as_ref().and_then(|columns| stage.indexed_order(columns));
-    let heap = stage.kind != Kind::NoHeap;
-    let by_key = match job.chunks.by {
-        ChunkBy::Ctid if heap => None,
-        ChunkBy::Ctid => {
-            findings.push(Finding::error(
-                "chunks.by",
-                format!("{} has no heap of its own to cut into block ranges", stage.name),
-                "use \"by\": \"key\"",
-            ));
-            None
-        }
-        ChunkBy::Auto if heap => indexed,
-        ChunkBy::Auto | ChunkBy::Key => {
-            if plain.is_none() {
-                findings.push(not_plain(heap));
-            } else if indexed.is_none() && heap {
-                findings.push(Finding::warning(
-                    "chunks.by",
-                    format!("{} has no index on the key: each chunk reads it whole", stage.name),
-                    "create one, or use \"by\": \"ctid\"",
-                ));
-            }
-            indexed.or(plain)
-        }
-    };
-    let columns = by_key.unwrap_or_default().into_iter().filter_map(|name| cut_column(&name, stage)).collect();
-    Cut { columns, keys_are_unique }
-}
-
-fn not_plain(heap: bool) -> Finding {
-    let instead = if heap { ", or use \"by\": \"ctid\"" } else { "" };
-    Finding::error(
-        "chunks.by",
-        "key ranges need each key column to be a plain stage column of the target's type and collation",
-        format!("two spellings of one key could lie in two chunks otherwise: change the stage column's type{instead}"),
-    )
-}
-
-fn cut_column(name: &Ident, stage: &Table) -> Option<CutColumn> {
-    let column = stage.column(name)?;
-    Some(CutColumn { column: name.clone(), type_name: column.type_name.clone(), nullable: !column.not_null })
-}
-
-/// The stage column that holds a key, where its order and equality are the target's.
-fn plain_column(key: &KeyColumn, stage: &Table, target: &Table) -> Option<Ident> {
-    let (from, to) = (stage_column(&key.expression, stage)?, target.column(&key.column)?);
-    (keeps_order(from, to) && from.collation == to.collation).then(|| from.name.clone())
-}
-
-/// The stage column that an expression is, when it is nothing else.
-fn stage_column<'a>(expression: &str, stage: &'a Table) -> Option<&'a Column> {
-    let text = expression.trim();
-    let text =
-        text.get(..6).filter(|start| start.eq_ignore_ascii_case("stage.")).map_or(text, |start| &text[start.len()..]);
-    stage.column(&Ident::parse(text).ok()?)
 }
 
 /// A key whose target type can change it when it is stored: then the row is not found again by the key that was staged.
@@ -229,24 +181,6 @@ pub fn narrowing(key: &KeyColumn, stage: &Table, target: &Table) -> Option<Findi
     })
 }
 
-fn keeps_order(from: &Column, to: &Column) -> bool {
-    let widened = matches!(
-        (from.base_type.as_str(), to.type_name.as_str()),
-        ("smallint", "integer" | "bigint") | ("integer", "bigint") | ("character varying", "text")
-    );
-    let longer = from.base_type == to.base_type && length(from) <= length(to) && length(from).is_some();
-    // A modifier narrows: `varchar(3)` takes 'abc ' for 'abc'.
-    from.type_name == to.type_name
-        || (from.base_type == to.base_type && to.type_name == to.base_type)
-        || widened
-        || longer
-}
-
-/// The n of `character varying(n)`.
-fn length(column: &Column) -> Option<u32> {
-    column.type_name.strip_prefix("character varying(")?.strip_suffix(')')?.parse().ok()
-}
-
 /// Whether the target's index can be used to find keys of this type.
 pub fn index_can_find(staged: &str, target: &str) -> bool {
     const FAMILIES: [&[&str]; 3] = [
@@ -261,14 +195,19 @@ pub fn index_can_find(staged: &str, target: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{ident::TableName, table::Index};
+    use super::{cut::plain_column, *};
+    use crate::{
+        ident::TableName,
+        table::{Index, Kind},
+    };
 
     fn column(name: &str, type_name: &str) -> Column {
         Column {
             name: Ident::exact(name),
             type_name: type_name.into(),
             base_type: type_name.split('(').next().unwrap().into(),
+            bare_type: type_name.split('(').next().unwrap().into(),
+            exact_equality: true,
             collation: None,
             not_null: true,
             generated: false,

@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use crate::{
     answer::Answer,
-    chunk,
+    chunk::{self, Range},
     failure::{Class, Failure},
-    ledger::{self, run::Run},
+    ledger::{self, chunk::Planned, run::Run},
+    mapping::Mapping,
     outcome::Status,
     pg::{Connection, catalog},
+    plan, settings, statement,
 };
 
 /// How long the sessions of a killed process may need to notice (`client_connection_check_interval` is 0.5 s).
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looking at the stage again reads it once.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Opens a run again under a new owner and answers with a round over what is left.
 ///
@@ -36,6 +41,16 @@ async fn refuse(connection: &Connection, run: &Run) -> Result<(), Failure> {
     if run.status == Status::Complete {
         return Err(Failure::new(Class::BadJob, format!("run {id} is complete: there is nothing to resume")));
     }
+    if run.status == Status::CompleteWithRejects {
+        let text = format!("run {id} is complete but for rows that were set aside: `stagemill rejects {id} --retry` tries those again");
+        return Err(Failure::new(Class::BadJob, text));
+    }
+    refuse_lost(connection, run).await
+}
+
+/// A run whose chunks mean nothing any more, or never did.
+async fn refuse_lost(connection: &Connection, run: &Run) -> Result<(), Failure> {
+    let id = run.id;
     if run.round == 0 {
         return Err(Failure::new(
             Class::BadJob,
@@ -92,16 +107,63 @@ async fn wait_for_silence(connection: &Connection, run: &Run) -> Result<(), Fail
 
 async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
     let run = ledger::run::lock(connection, id).await?;
-    if run.status == Status::Complete {
+    if run.status.is_success() {
         return Err(Failure::new(
             Class::BadJob,
             format!("run {id} was completed meanwhile by its own driver: there is nothing left to resume"),
         ));
     }
+    look_again(connection, &run).await?;
     let round = run.round + 1;
     let left = ledger::chunk::make_due(connection, id, round, Some(run.spec.retry.attempts)).await?;
     let items = chunk::items(id, round, &left, run.parallelism);
     ledger::run::reopen(connection, &run, owner).await?;
     ledger::run::open_round(connection, id, round, &items).await?;
     Ok(Answer::round(id, round, run.parallelism, items))
+}
+
+/// Rows that were mended in chunks that are left are no change under the run: from here on the stage may not change. What has changed in chunks
+/// that were applied is not taken by anybody, and remembered.
+async fn look_again(connection: &Connection, run: &Run) -> Result<(), Failure> {
+    let Some(before) = &run.mapping.snapshot else { return Ok(()) };
+    let left = ledger::chunk::left(connection, run.id).await?;
+    connection.batch(&settings::set_local(&run.mapping.settings, LONGEST)).await?;
+    let sql = statement::count_new(&run.mapping, before, &left);
+    let new: i64 = connection.query_one(&sql, &[]).await?.get(0);
+    let mapping = Mapping { snapshot: Some(plan::snapshot(connection).await?), ..run.mapping.clone() };
+    ledger::run::set_plan(connection, run.id, &mapping, run.outside).await?;
+    ledger::run::set_evidence(connection, run.id, Some(run.new_rows.unwrap_or(0) + new), None).await
+}
+
+/// Opens a run again to apply the rows that it set aside, as far as they are found in the stage by their keys.
+///
+/// # Errors
+/// When none is set aside, or somebody else's run came after it.
+pub async fn rejects(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
+    ledger::schema::require(connection).await?;
+    let run = ledger::run::load(connection, id).await?;
+    if run.status.is_open() {
+        let text = format!("run {id} is open: `stagemill resume {id}` completes it first");
+        return Err(Failure::new(Class::AlreadyRunning, text));
+    }
+    ledger::reject::require_some(connection, id).await?;
+    refuse_lost(connection, &run).await?;
+    connection.batch("BEGIN").await?;
+    let reopened = reopen_rejects(connection, id, owner).await;
+    connection.end(reopened).await
+}
+
+async fn reopen_rejects(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
+    let run = ledger::run::lock(connection, id).await?;
+    ledger::reject::require_some(connection, id).await?;
+    let round = run.round + 1;
+    let chunk = |chunk| Planned { range: Range::Rejects { run: id, chunk }, delete_limit: None };
+    let added = ledger::chunk::add(connection, id, round, chunk, run.spec.retry.attempts).await?;
+    // Mending them changed the stage, which is no change under the run.
+    let mapping = Mapping { snapshot: None, ..run.mapping.clone() };
+    ledger::run::set_plan(connection, id, &mapping, run.outside).await?;
+    let items = chunk::items(id, round, &[added], 1);
+    ledger::run::reopen(connection, &run, owner).await?;
+    ledger::run::open_round(connection, id, round, &items).await?;
+    Ok(Answer::round(id, round, 1, items))
 }

@@ -36,21 +36,40 @@ pub enum Next {
     Retry,
     /// Back to UNASSIGNED, due in the next round.
     NextRound,
+    /// SPLIT: two chunks in its place, due in this round.
+    Split,
     /// PROCESSED_WITH_ERROR; the others go on.
     Fail,
     /// PROCESSED_WITH_ERROR, and nothing more of the run is started.
     Halt,
 }
 
-/// Decides what follows. `deferred` says that this class already cost the chunk an earlier round.
-pub const fn next(class: Class, attempt: i32, attempt_limit: i32, deferred: bool) -> Next {
-    let last = attempt >= attempt_limit;
+/// What is known of a chunk whose attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// Which attempt it was.
+    pub attempt: i32,
+    /// How many there may be.
+    pub attempt_limit: i32,
+    /// Whether this class already cost the chunk an earlier round.
+    pub deferred: bool,
+    /// Whether no other round will follow.
+    pub last_round: bool,
+    /// Whether it holds more than one row that it could be cut between.
+    pub divisible: bool,
+}
+
+/// Decides what follows.
+pub const fn next(class: Class, tried: Tried) -> Next {
+    let last = tried.attempt >= tried.attempt_limit;
     match class.remedy() {
         Remedy::HaltRun => Next::Halt,
         Remedy::FailChunk => Next::Fail,
+        Remedy::Split if tried.divisible => Next::Split,
         // One more try after all other chunks are done (a child staged before its parent); a timeout may repeat.
-        Remedy::Defer if last || (deferred && matches!(class, Class::ConstraintViolation)) => Next::Fail,
-        Remedy::Defer => Next::NextRound,
+        Remedy::Defer if tried.deferred => Next::Fail,
+        Remedy::Defer | Remedy::Split if last || tried.last_round => Next::Fail,
+        Remedy::Defer | Remedy::Split => Next::NextRound,
         Remedy::Retry | Remedy::GoSlower if last => Next::Fail,
         Remedy::Retry | Remedy::GoSlower => Next::Retry,
     }
@@ -72,13 +91,22 @@ mod tests {
 
     #[test]
     fn what_becomes_of_a_failed_attempt() {
-        assert_eq!(next(Class::Contention, 1, 5, false), Next::Retry);
-        assert_eq!(next(Class::Contention, 5, 5, false), Next::Fail);
-        assert_eq!(next(Class::ConstraintViolation, 1, 5, false), Next::NextRound);
-        assert_eq!(next(Class::ConstraintViolation, 2, 5, true), Next::Fail);
-        assert_eq!(next(Class::TimedOut, 2, 5, true), Next::NextRound);
-        assert_eq!(next(Class::TimedOut, 5, 5, true), Next::Fail);
-        assert_eq!(next(Class::BadData, 1, 5, false), Next::Fail);
-        assert_eq!(next(Class::BadJob, 1, 5, false), Next::Halt);
+        let first = Tried { attempt: 1, attempt_limit: 5, deferred: false, last_round: false, divisible: true };
+        let (last, alone) = (Tried { attempt: 5, ..first }, Tried { divisible: false, ..first });
+        for (class, tried, expected) in [
+            (Class::Contention, first, Next::Retry),
+            (Class::Contention, last, Next::Fail),
+            (Class::ConstraintViolation, first, Next::NextRound),
+            (Class::ConstraintViolation, Tried { deferred: true, ..first }, Next::Fail),
+            (Class::ConstraintViolation, Tried { last_round: true, ..first }, Next::Fail),
+            (Class::TimedOut, first, Next::Split),
+            (Class::TimedOut, last, Next::Split),
+            (Class::TimedOut, alone, Next::NextRound),
+            (Class::TimedOut, Tried { attempt: 5, ..alone }, Next::Fail),
+            (Class::BadData, first, Next::Fail),
+            (Class::BadJob, first, Next::Halt),
+        ] {
+            assert_eq!(next(class, tried), expected, "{class:?} {tried:?}");
+        }
     }
 }

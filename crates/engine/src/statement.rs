@@ -1,134 +1,103 @@
 //! The SQL that applies one chunk: one statement that reads the chunk's rows once, changes the target and counts what it did.
 
-use crate::{
-    chunk::Range,
-    ident::{self, Ident},
-    job::{Existing, Operation},
-    mapping::Mapping,
-};
+mod changes;
+mod count;
+mod staged;
+mod user;
+mod write;
+
+pub use count::{contradictions, count_deletes, count_duplicates, count_new, count_outside, count_rows, count_window};
+pub use staged::{FROZEN, FROZEN_ROW, chunk_condition, delete_frozen, freeze, is_staged, key_texts};
+pub use user::statements;
+
+use crate::{chunk::Range, ident::Ident, job::Operation, mapping::Mapping};
 
 /// Names that hide no table which an expression's subquery reads.
 const S: &str = "\"stagemill staged\"";
+const R: &str = "\"stagemill ranked\"";
+const W: &str = "\"stagemill newest\"";
+const N: &str = "\"stagemill missing\"";
 const U: &str = "\"stagemill updated\"";
 const I: &str = "\"stagemill inserted\"";
+const X: &str = "\"stagemill deleted\"";
 const D: &str = "\"stagemill duplicates\"";
 const ROWS: &str = "\"stagemill rows\"";
 
-/// The statement for a chunk. It returns one row: `staged`, `inserted`, `updated` and `duplicates` (keys staged more than once), each a bigint.
+/// Where a statement reads the staged rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// From the stage: the rows of a chunk.
+    Chunk(&'a Range),
+    /// From those rows of the chunk's frozen list whose numbers lie between these, both inclusive.
+    Frozen(i64, i64),
+    /// From the whole frozen list.
+    AllFrozen,
+}
+
+/// The columns of the one row that [`apply`] returns, each a bigint: what an operation does not have is 0.
+pub const FOUND: [&str; 12] = [
+    "staged", "superseded", "unusable", "ties", "duplicates", "deletes", "missing", "stale", "same", "inserted", "updated", "deleted",
+];
+
+/// The statement for the rows of a chunk.
 ///
 /// The upsert is an UPDATE and an INSERT over one materialized list rather than ON CONFLICT DO UPDATE, which sees `excluded` only, raises NOT NULL
 /// violations for rows that exist, burns a sequence value for each of them and locks rows that its WHERE skips (PostgreSQL 15).
-pub fn apply(mapping: &Mapping, range: &Range) -> String {
-    let mut with = vec![staged(mapping, range)];
-    let [mut inserted, mut updated, mut duplicates] = ["0::bigint"; 3].map(str::to_owned);
-    if matches!(mapping.operation, Operation::Update | Operation::Upsert) {
-        with.push(format!("{U} AS (\n{}\n)", update(mapping)));
-        updated = count(U);
-    }
-    if matches!(mapping.operation, Operation::Insert | Operation::Upsert) {
-        with.push(format!("{I} AS (\n{}\n)", insert(mapping)));
-        inserted = count(I);
-    }
-    if !mapping.keys_are_unique {
-        with.push(format!("{D} AS (\n{}\n)", duplicate_keys(mapping)));
-        duplicates = count(D);
-    }
-    format!(
-        "WITH {}\nSELECT {} AS staged,\n       {inserted} AS inserted,\n       {updated} AS updated,\n       {duplicates} AS duplicates",
-        with.join(",\n"),
-        count(S),
-    )
-}
-
-/// The statement that finds how many target keys are staged more than once, in the whole stage.
-pub fn count_duplicates(mapping: &Mapping) -> String {
-    let range = Range::Keys { low: None, high: None };
-    let whole = Mapping { cut: Vec::new(), ..mapping.clone() };
-    format!(
-        "WITH {}\nSELECT pg_catalog.count(*) AS duplicates FROM (\n{}\n) AS d",
-        staged_as(&whole, &range, ""),
-        duplicate_keys(mapping)
-    )
-}
-
-/// The condition for the rows of a chunk, the job's own condition included.
-pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
-    let predicate = range.predicate(&mapping.cut);
-    match &mapping.filter {
-        // A line of its own: an expression may end in a comment.
-        Some(filter) => format!("{predicate} AND (\n{filter}\n)"),
-        None => predicate,
-    }
-}
-
-fn staged(mapping: &Mapping, range: &Range) -> String {
-    let columns = mapping.stage_columns.iter().enumerate();
-    let columns: String = columns.map(|(n, column)| format!("stage.{column} AS {}, ", column_alias(n))).collect();
-    staged_as(mapping, range, &columns)
-}
-
-fn staged_as(mapping: &Mapping, range: &Range, columns: &str) -> String {
-    let keys = mapping.key.iter().enumerate().map(|(n, key)| {
-        // In the target's collation: two spellings that it takes for one key are duplicates.
-        let collate = key.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
-        format!("(\n{}\n){collate} AS {}", key.expression, key_alias(n))
-    });
-    format!(
-        "{S} AS MATERIALIZED (\nSELECT {columns}{}\nFROM {}\nWHERE {}\n)",
-        keys.collect::<Vec<_>>().join(", "),
-        range.from_clause(&mapping.stage),
-        chunk_condition(mapping, range),
-    )
-}
-
-fn update(mapping: &Mapping) -> String {
-    let set = mapping.assignments.iter().filter_map(|a| Some(format!("{} = (\n{}\n)", a.column, a.update.as_ref()?)));
-    format!(
-        "UPDATE {} AS target SET {}\nFROM {}\nWHERE {}\nRETURNING 1",
-        mapping.target,
-        set.collect::<Vec<_>>().join(", "),
-        // In the order of the key, so that chunks lock target rows in one order and touch neighbouring pages together.
-        sorted(&format!("SELECT * FROM {S}"), mapping),
-        same_key(mapping, "target", ROWS),
-    )
-}
-
-fn insert(mapping: &Mapping) -> String {
-    let inserted = mapping.assignments.iter().filter_map(|a| Some((&a.column, a.insert.as_ref()?)));
-    let (columns, values): (Vec<&Ident>, Vec<String>) =
-        inserted.map(|(c, value)| (c, format!("(\n{value}\n)"))).unzip();
-    let strict = mapping.operation == Operation::Insert && mapping.existing == Existing::Error;
-    let rows = if strict {
-        format!("SELECT * FROM {S}")
-    } else {
-        format!(
-            "SELECT * FROM {S} WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
-            mapping.target,
-            same_key(mapping, "t", S)
-        )
+pub fn apply(mapping: &Mapping, source: Source<'_>) -> String {
+    let mut with = vec![staged::rows(mapping, source)];
+    let mut found = Found::default();
+    found.set("staged", count(S));
+    // The rows that are written, and the condition that tells them from deletes.
+    let (rows, written) = match &mapping.changes {
+        Some(_) => {
+            with.extend(changes::newest(mapping));
+            changes::count(mapping, &mut found);
+            (W, format!("NOT {}", changes::IS_DELETE))
+        }
+        None => (S, "true".to_owned()),
     };
-    let conflict = if strict {
-        String::new()
-    } else {
-        // Named, so that a conflict on another unique index stays an error.
-        format!("\nON CONFLICT ({}) DO NOTHING", ident::list(mapping.key.iter().map(|key| &key.column)))
-    };
-    format!(
-        "INSERT INTO {} ({}){}\nSELECT {}\nFROM {}{conflict}\nRETURNING 1",
-        mapping.target,
-        ident::list(columns),
-        if mapping.overrides_identity { " OVERRIDING SYSTEM VALUE" } else { "" },
-        values.join(", "),
-        sorted(&rows, mapping),
-    )
+    if mapping.changes.is_none() && !mapping.keys_are_unique {
+        with.push(format!("{D} AS (\n{}\n)", count::duplicate_keys(mapping)));
+        found.set("duplicates", count(D));
+    }
+    let counts_missing = mapping.operation.updates() && (mapping.skip_unchanged || mapping.guard().is_some());
+    if counts_missing {
+        with.push(format!("{N} AS MATERIALIZED (\n{}\n)", write::missing(mapping, rows, &written)));
+        found.set("missing", count(N));
+    }
+    if mapping.operation.deletes() {
+        let deletes = if mapping.changes.is_some() { changes::IS_DELETE } else { "true" };
+        with.push(format!("{X} AS (\n{}\n)", write::delete(mapping, rows, deletes)));
+        found.set("deleted", count(X));
+    }
+    if mapping.operation.updates() {
+        with.push(format!("{U} AS (\n{}\n)", write::update(mapping, rows, &written)));
+        found.set("updated", count(U));
+    }
+    if mapping.operation.inserts() {
+        let rows = if counts_missing { format!("SELECT * FROM {N}") } else { write::missing(mapping, rows, &written) };
+        with.push(format!("{I} AS (\n{}\n)", write::insert(mapping, &rows)));
+        found.set("inserted", count(I));
+    }
+    format!("WITH {}\nSELECT {}", with.join(",\n"), found.columns())
 }
 
-fn duplicate_keys(mapping: &Mapping) -> String {
-    let aliases = key_aliases(mapping);
-    let not_null = aliases.iter().map(|alias| format!("{alias} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
-    format!("SELECT 1 FROM {S} WHERE {not_null} GROUP BY {} HAVING pg_catalog.count(*) > 1", aliases.join(", "))
+/// What the statement returns, in the order of [`FOUND`].
+#[derive(Default)]
+struct Found(std::collections::BTreeMap<&'static str, String>);
+
+impl Found {
+    fn set(&mut self, name: &'static str, value: String) {
+        self.0.insert(name, value);
+    }
+
+    fn columns(&self) -> String {
+        let column = |name: &&str| format!("{} AS {name}", self.0.get(name).map_or("0::bigint", String::as_str));
+        FOUND.iter().map(column).collect::<Vec<_>>().join(",\n       ")
+    }
 }
 
+/// Rows of a list, in the order of the key, so that chunks lock target rows in one order and touch neighbouring pages together; each beside `stage`.
 fn sorted(rows: &str, mapping: &Mapping) -> String {
     let columns = mapping.stage_columns.iter().enumerate();
     let columns =
@@ -162,4 +131,14 @@ fn key_alias(n: usize) -> String {
 
 fn count(name: &str) -> String {
     format!("(SELECT pg_catalog.count(*) FROM {name})")
+}
+
+impl Mapping {
+    fn guard(&self) -> Option<&crate::mapping::Ordered> {
+        self.changes.as_ref().and_then(|rules| rules.guard.as_ref())
+    }
+
+    fn is_strict_insert(&self) -> bool {
+        self.operation == Operation::Insert && self.existing == crate::job::Existing::Error
+    }
 }

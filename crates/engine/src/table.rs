@@ -43,6 +43,10 @@ pub struct Column {
     pub type_name: String,
     /// Its type without modifiers and domains.
     pub base_type: String,
+    /// That type as a cast writes it that changes no value: `bpchar` and not `character`, which is one character long.
+    pub bare_type: String,
+    /// Whether its `=` holds for the same values only: not for 1 day and 24 hours, nor for two spellings under a collation that takes them for one.
+    pub exact_equality: bool,
     /// Its collation, quoted; `None` where the type has none.
     pub collation: Option<String>,
     /// Whether the column can't be NULL.

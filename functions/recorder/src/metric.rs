@@ -5,7 +5,6 @@ use metrics_cloudwatch_embedded::{Builder, Collector};
 use stagemill_engine::{
     failure::{Class, Failure},
     ledger::summary::Summary,
-    outcome::Status,
 };
 
 /// The metrics' namespace; their one dimension is `job`.
@@ -32,7 +31,7 @@ impl Metrics {
     /// Writes the metrics of a run that has ended. A failure to write is logged: the log table is the record.
     pub(crate) fn write(&self, run: &Summary) {
         let counts = &run.tally.counts;
-        let failed = i64::from(run.status != Status::Complete);
+        let failed = i64::from(!run.status.is_success());
         for (name, value) in [
             ("RunsEnded", 1),
             ("RunsFailed", failed),

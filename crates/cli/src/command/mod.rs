@@ -7,6 +7,7 @@ mod demo;
 mod init;
 mod job;
 mod plan;
+mod rejects;
 mod resume;
 mod run;
 mod schema;
@@ -31,6 +32,7 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Status(args) => status::run(args, world).await,
         Command::Chunks(args) => chunks::run(args, world).await,
         Command::Resume(args) => resume::run(args, world).await,
+        Command::Rejects(args) => rejects::run(args, world).await,
         Command::Job(args) => job::run(args, world).await,
         Command::Schema => schema::run(world),
         Command::Demo(args) => Box::pin(demo::run(args, world)).await,

@@ -10,7 +10,9 @@ use stagemill_engine::{
     job::{ChunkBy, Job, Operation},
     mapping::Mapping,
     pg::Connection,
-    plan, probe, statement,
+    plan::{self, Plan},
+    probe,
+    statement::{self, Source},
 };
 
 use crate::{
@@ -37,18 +39,19 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
     }
     let findings = checked.findings.clone();
     let (mapping, stage) = checked.into_runnable()?;
-    let (mapping, ranges) = plan::cut(&connection, &mapping, &stage, &job).await?;
+    let Plan { mapping, chunks, outside } = plan::cut(&connection, &mapping, &stage, &job).await?;
+    let ranges: Vec<Range> = chunks.into_iter().map(|chunk| chunk.range).collect();
     let (by, why) = way(&job, &mapping);
     let mut shown = Vec::new();
     for range in ranges.iter().take(SHOWN) {
-        shown.push((describe(range), rows(&connection, &mapping, range).await?));
+        shown.push((range.to_string(), rows(&connection, &mapping, range).await?));
     }
-    let sql = ranges.get(ranges.len() / 2).map(|range| statement::apply(&mapping, range));
+    let sql = ranges.get(ranges.len() / 2).map(|range| sql(&mapping, range));
     if args.job.json {
         let first: Vec<_> = shown.iter().map(|(range, rows)| json!({ "range": range, "rows": rows })).collect();
         world.print_json(&json!({
             "job": job.name, "operation": job.operation, "stage": mapping.stage.to_string(), "target": mapping.target.to_string(),
-            "by": by, "why": why, "chunks": ranges.len(), "rows_a_chunk_at_most": job.chunks.rows, "parallelism": job.parallelism,
+            "by": by, "why": why, "chunks": ranges.len(), "rows_outside": outside, "rows_a_chunk_at_most": job.chunks.rows, "parallelism": job.parallelism,
             "first_chunks": first, "settings": mapping.settings, "sql": sql, "findings": findings,
         }))?;
         return Ok(Exit::Done);
@@ -63,7 +66,7 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
             Cell::new(format!(
                 "{}: {} {} to {}",
                 job.name,
-                word(job.operation),
+                job.operation.as_str(),
                 table::plain(&mapping.stage.to_string()),
                 table::plain(&mapping.target.to_string())
             )),
@@ -79,6 +82,10 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
         ),
         ("sessions", Cell::new(job.parallelism)),
     ]);
+    let left_out = match outside {
+        0 => String::new(),
+        rows => format!("{} lie in no range of chunks.query: they would not be applied\n", table::many(rows, "staged row", "staged rows")),
+    };
     let mut list = table::new(["chunk", "rows of the stage", "rows"]);
     for (number, (range, rows)) in (1..).zip(&shown) {
         list.add_row(vec![table::number(number), Cell::new(range), table::number(*rows)]);
@@ -86,7 +93,7 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
     let more = ranges.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!("... and {}\n", table::many(more as i64, "more", "more")) } else { String::new() };
     let sql = sql.map(|sql| format!("\nThe SQL of chunk {}:\n{sql};\n", ranges.len() / 2 + 1)).unwrap_or_default();
-    world.print(&format!("{facts}\n{list}\n{more}{sql}\nNothing was written."))?;
+    world.print(&format!("{facts}\n{left_out}{list}\n{more}{sql}\nNothing was written."))?;
     Ok(Exit::Done)
 }
 
@@ -95,43 +102,33 @@ fn way(job: &Job, mapping: &Mapping) -> (&'static str, String) {
     let columns = mapping.cut.iter().map(|cut| table::plain(&cut.column.to_string())).collect::<Vec<_>>().join(", ");
     let asked = "the job asks for it".to_owned();
     match (mapping.cut.is_empty(), job.chunks.by) {
+        (_, ChunkBy::Sql) => ("sql", format!("ranges of {columns}, by the job's own query")),
+        (true, ChunkBy::Auto) if mapping.operation == Operation::Sql => {
+            ("ctid", "block ranges, because chunks.column names no column with an index".to_owned())
+        }
         (true, ChunkBy::Auto) => (
             "ctid",
             "block ranges, because the stage has no index on a plain column that holds the target's key".to_owned(),
         ),
         (true, _) => ("ctid", format!("block ranges, {asked}")),
+        (false, ChunkBy::Auto) if mapping.operation == Operation::Changes => {
+            ("key", format!("ranges of {columns}, so that all changes of a key lie in one chunk"))
+        }
         (false, ChunkBy::Auto) => ("key", format!("ranges of {columns}, because the stage has an index on it")),
         (false, _) => ("key", format!("ranges of {columns}, {asked}")),
     }
 }
 
-const fn word(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Insert => "insert",
-        Operation::Update => "update",
-        Operation::Upsert => "upsert",
+/// What a chunk's transaction does.
+fn sql(mapping: &Mapping, range: &Range) -> String {
+    match mapping.operation {
+        Operation::Sql => statement::statements(mapping, range).join(";\n"),
+        _ => statement::apply(mapping, Source::Chunk(range)),
     }
 }
 
 /// The rows of a chunk, counted.
 async fn rows(connection: &Connection, mapping: &Mapping, range: &Range) -> Result<i64, Failure> {
-    let (from, condition) = (range.from_clause(&mapping.stage), statement::chunk_condition(mapping, range));
-    let sql = format!("SELECT pg_catalog.count(*) FROM {from} WHERE {condition}");
+    let sql = statement::count_rows(mapping, range);
     Ok(probe::ask_one(connection, &mapping.settings, &sql, &[]).await?.get(0))
-}
-
-/// A chunk's rows in words, as `stagemill chunks` shows them.
-fn describe(range: &Range) -> String {
-    let key = |key: &[String]| format!("({})", key.join(", "));
-    match range {
-        Range::Blocks { leaf, low, high: Some(high) } => {
-            format!("{} blocks {low} to {}", table::plain(&leaf.name.to_string()), high - 1)
-        }
-        Range::Blocks { leaf, low, high: None } => format!("{} blocks {low} on", table::plain(&leaf.name.to_string())),
-        Range::Keys { low: None, high: None } => "all keys".to_owned(),
-        Range::Keys { low: None, high: Some(high) } => format!("keys up to {}", key(high)),
-        Range::Keys { low: Some(low), high: None } => format!("keys above {}", key(low)),
-        Range::Keys { low: Some(low), high: Some(high) } => format!("keys above {} up to {}", key(low), key(high)),
-        Range::NullKeys => "NULL keys".to_owned(),
-    }
 }

@@ -1,17 +1,22 @@
 //! Reads a job field by field, so that one wrong field does not hide the next one.
 
+mod combinations;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
-use super::{Chunks, Columns, Existing, Job, Operation, Retry, Stage, Target, Value};
+use super::{
+    Changes, ChunkBy, Chunks, Columns, Existing, Job, Limit, OnBadRow, Operation, Retry, Stage, StageRows, Target, Value,
+    Verify, Watermark,
+};
 use crate::{
     finding::Finding,
     ident::{Ident, TableName},
     settings::{self, Settings},
 };
 
-const FIELDS: &str =
-    "name, stage, target, operation, existing, columns, chunks, parallelism, retry, session, share_tables";
+const FIELDS: &str = "name, stage, target, operation, existing, columns, changes, sql, max_deletes, skip_unchanged, watermark, stage_rows, \
+                      on_bad_row, max_rejects, verify, chunks, parallelism, retry, session, share_tables";
 
 /// No expression that a person writes is longer, and the ledger keeps a copy of it for each run.
 const MAX_EXPRESSION_BYTES: usize = 100_000;
@@ -29,6 +34,15 @@ struct Read {
     operation: Option<Operation>,
     existing: Option<Existing>,
     columns: Option<Columns>,
+    changes: Option<Changes>,
+    sql: Option<Vec<String>>,
+    max_deletes: Option<Limit>,
+    skip_unchanged: Option<bool>,
+    watermark: Option<Watermark>,
+    stage_rows: Option<StageRows>,
+    on_bad_row: Option<OnBadRow>,
+    max_rejects: Option<Limit>,
+    verify: Option<Verify>,
     chunks: Option<Chunks>,
     parallelism: Option<u32>,
     retry: Option<Retry>,
@@ -48,6 +62,15 @@ pub(super) fn job(value: Json) -> Result<Job, Vec<Finding>> {
         operation: fields.required("operation"),
         existing: fields.optional("existing"),
         columns: fields.optional("columns"),
+        changes: fields.optional("changes"),
+        sql: fields.optional("sql"),
+        max_deletes: fields.optional("max_deletes"),
+        skip_unchanged: fields.optional("skip_unchanged"),
+        watermark: fields.optional("watermark"),
+        stage_rows: fields.optional("stage_rows"),
+        on_bad_row: fields.optional("on_bad_row"),
+        max_rejects: fields.optional("max_rejects"),
+        verify: fields.optional("verify"),
         chunks: fields.optional("chunks"),
         parallelism: fields.optional("parallelism"),
         retry: fields.optional("retry"),
@@ -71,6 +94,15 @@ impl Read {
             operation: self.operation?,
             existing: self.existing.unwrap_or_default(),
             columns: self.columns,
+            changes: self.changes,
+            sql: self.sql.unwrap_or_default(),
+            max_deletes: self.max_deletes,
+            skip_unchanged: self.skip_unchanged.unwrap_or_default(),
+            watermark: self.watermark,
+            stage_rows: self.stage_rows.unwrap_or_default(),
+            on_bad_row: self.on_bad_row.unwrap_or_default(),
+            max_rejects: self.max_rejects,
+            verify: self.verify.unwrap_or_default(),
             chunks: self.chunks.unwrap_or_default(),
             parallelism: self.parallelism.unwrap_or_else(super::default_parallelism),
             retry: self.retry.unwrap_or_default(),
@@ -127,9 +159,11 @@ fn examine(read: &Read, findings: &mut Vec<Finding>) {
     }
     if let Some(target) = &read.target {
         table("target.table", &target.table, findings);
-        examine_key(&target.key, findings);
+        if read.operation != Some(Operation::Sql) {
+            examine_key(&target.key, findings);
+        }
     }
-    let chunks = read.chunks.unwrap_or_default();
+    let chunks = read.chunks.clone().unwrap_or_default();
     let retry = read.retry.unwrap_or_default();
     for (at, number, high) in [
         ("chunks.rows", chunks.rows, 10_000_000),
@@ -141,14 +175,43 @@ fn examine(read: &Read, findings: &mut Vec<Finding>) {
             findings.push(Finding::error(at, format!("is {number}"), format!("give a number from 1 to {high}")));
         }
     }
-    if read.existing.is_some() && read.operation.is_some_and(|operation| operation != Operation::Insert) {
-        findings.push(Finding::error("existing", "is for \"operation\": \"insert\"", "take it out"));
-    }
+    examine_chunks(&chunks, read.operation, findings);
+    combinations::examine(read, findings);
     if let Some(columns) = &read.columns {
         examine_columns(columns, findings);
     }
     if let Some(session) = &read.session {
         settings::examine(session, findings);
+    }
+}
+
+fn examine_chunks(chunks: &Chunks, operation: Option<Operation>, findings: &mut Vec<Finding>) {
+    if let Some(name) = &chunks.column {
+        column("chunks.column", name, findings);
+        if chunks.by != ChunkBy::Sql && operation.is_some_and(|operation| operation != Operation::Sql) {
+            let fault = "is for \"by\": \"sql\" and for \"operation\": \"sql\"";
+            findings.push(Finding::error("chunks.column", fault, "take it out: the target's key is cut along"));
+        }
+    }
+    match (&chunks.query, chunks.by) {
+        (Some(query), ChunkBy::Sql) => expression("chunks.query", query, findings),
+        (Some(_), _) => {
+            findings.push(Finding::error("chunks.query", "is for \"by\": \"sql\"", "take it out, or set chunks.by"));
+        }
+        (None, ChunkBy::Sql) => {
+            let remedy = "give a SELECT of two columns, the first and the last value of each chunk";
+            findings.push(Finding::error("chunks.query", "is missing", remedy));
+        }
+        (None, _) => {}
+    }
+    if operation == Some(Operation::Sql) && chunks.column.is_none() && matches!(chunks.by, ChunkBy::Key | ChunkBy::Sql) {
+        findings.push(Finding::error("chunks.column", "is missing", "name the stage's column to cut along"));
+    }
+}
+
+fn column(at: &str, name: &str, findings: &mut Vec<Finding>) {
+    if let Err(error) = Ident::parse(name) {
+        findings.push(Finding::error(at, error.to_string(), "write a column's name as in SQL"));
     }
 }
 

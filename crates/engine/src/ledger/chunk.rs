@@ -1,12 +1,17 @@
 //! Chunks in the ledger: written once by the plan, then claimed, fenced and finished by workers.
 
-use serde::Serialize;
+mod listed;
+mod split;
+
+pub use listed::{Listed, MainFailure, list, main_failure};
+pub use split::split;
+
 use serde_json::json;
 use tokio_postgres::{Row, types::Type};
 
 use super::lock_key;
 use crate::{
-    chunk::Range,
+    chunk::{Range, Tid},
     failure::{Class, Failure},
     ident::{Ident, TableName},
     outcome::Counts,
@@ -28,6 +33,8 @@ pub struct Claimed {
     pub attempt_limit: i32,
     /// What the attempt before ended with: the class's name.
     pub last_class: Option<String>,
+    /// More rows than this it may not delete.
+    pub delete_limit: Option<i64>,
     /// Its rows.
     pub range: Range,
 }
@@ -47,38 +54,77 @@ pub enum Claim {
     RunClosed,
 }
 
+/// A chunk as it is planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// Its rows.
+    pub range: Range,
+    /// More rows than this it may not delete.
+    pub delete_limit: Option<i64>,
+}
+
 /// Writes a run's chunks, with ids from 1, in the place of those that an earlier try at planning left.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn write(connection: &Connection, run: i64, ranges: &[Range], attempts: u32) -> Result<(), Failure> {
+pub async fn write(connection: &Connection, run: i64, chunks: &[Planned], attempts: u32) -> Result<(), Failure> {
     connection.query("DELETE FROM stagemill.chunk WHERE run_id = $1", &[(&run, Type::INT8)]).await?;
-    let rows: Vec<serde_json::Value> = (1..).zip(ranges).map(|(id, range)| descriptor(id, range)).collect();
-    let sql = "INSERT INTO stagemill.chunk (run_id, attempt_limit, chunk_id, kind, leaf_schema, leaf_name, leaf_oid, leaf_filenode,
-                                            low_block, high_block, low_key, high_key)
-               SELECT $1, $2, c.* FROM pg_catalog.jsonb_to_recordset($3) AS c (chunk_id integer, kind text, leaf_schema text, leaf_name text,
-                   leaf_oid oid, leaf_filenode oid, low_block bigint, high_block bigint, low_key text[], high_key text[])";
+    let rows: Vec<serde_json::Value> = (1..).zip(chunks).map(|(id, chunk)| descriptor(id, id, chunk)).collect();
+    insert(connection, run, 1, attempts, rows).await
+}
+
+/// Adds a chunk behind those that there are, and returns its id. The caller holds the run's lock alone.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn add(connection: &Connection, run: i64, round: i32, chunk: impl FnOnce(i32) -> Planned, attempts: u32) -> Result<i32, Failure> {
+    let id = next_id(connection, run).await?;
+    insert(connection, run, round, attempts, vec![descriptor(id, id, &chunk(id))]).await?;
+    Ok(id)
+}
+
+async fn next_id(connection: &Connection, run: i64) -> Result<i32, Failure> {
+    let sql = "SELECT COALESCE(pg_catalog.max(chunk_id), 0) + 1 FROM stagemill.chunk WHERE run_id = $1";
+    Ok(connection.query_one(sql, &[(&run, Type::INT8)]).await?.get(0))
+}
+
+async fn insert(connection: &Connection, run: i64, round: i32, attempts: u32, rows: Vec<serde_json::Value>) -> Result<(), Failure> {
+    let sql = "INSERT INTO stagemill.chunk (run_id, round, attempt_limit, chunk_id, root_id, kind, leaf_schema, leaf_name, leaf_oid, leaf_filenode,
+                                            low_tid, high_tid, low_key, high_key, delete_limit)
+               SELECT $1, $2, $3, c.* FROM pg_catalog.jsonb_to_recordset($4) AS c (chunk_id integer, root_id integer, kind text, leaf_schema text,
+                   leaf_name text, leaf_oid oid, leaf_filenode oid, low_tid tid, high_tid tid, low_key text[], high_key text[], delete_limit bigint)";
     let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
-    connection
-        .query(sql, &[(&run, Type::INT8), (&attempts, Type::INT4), (&serde_json::Value::Array(rows), Type::JSONB)])
-        .await?;
+    let rows = serde_json::Value::Array(rows);
+    let params: [Param<'_>; 4] = [(&run, Type::INT8), (&round, Type::INT4), (&attempts, Type::INT4), (&rows, Type::JSONB)];
+    connection.query(sql, &params).await?;
     Ok(())
 }
 
-fn descriptor(id: i32, range: &Range) -> serde_json::Value {
-    match range {
+fn descriptor(id: i32, root: i32, chunk: &Planned) -> serde_json::Value {
+    let mut row = match &chunk.range {
         Range::Blocks { leaf, low, high } => json!({
-            "chunk_id": id, "kind": "blocks", "low_block": low, "high_block": high,
+            "kind": "blocks", "low_tid": low.to_string(), "high_tid": high.map(|high| high.to_string()),
             "leaf_schema": leaf.name.schema.as_ref().map(Ident::as_str), "leaf_name": leaf.name.name.as_str(),
             "leaf_oid": leaf.oid, "leaf_filenode": leaf.filenode,
         }),
-        Range::Keys { low, high } => json!({ "chunk_id": id, "kind": "keys", "low_key": low, "high_key": high }),
-        Range::NullKeys => json!({ "chunk_id": id, "kind": "null_keys" }),
-    }
+        Range::Keys { low, high } => json!({ "kind": "keys", "low_key": low, "high_key": high }),
+        Range::NullKeys => json!({ "kind": "null_keys" }),
+        Range::Ids { low, high } => json!({ "kind": "ids", "low_key": [low], "high_key": [high] }),
+        Range::Rejects { .. } => json!({ "kind": "rejects" }),
+    };
+    row["chunk_id"] = json!(id);
+    row["root_id"] = json!(root);
+    row["delete_limit"] = json!(chunk.delete_limit);
+    row
 }
 
-fn range(row: &Row, at: usize) -> Result<Range, Failure> {
-    let block = |n: usize| row.get::<_, Option<i64>>(at + n).and_then(|block| u32::try_from(block).ok());
+/// The columns that [`range`] reads.
+const RANGE: &str = "c.kind, c.leaf_schema, c.leaf_name, c.leaf_oid, c.leaf_filenode, c.low_tid::text, c.high_tid::text, c.low_key, c.high_key";
+
+fn range(row: &Row, at: usize, run: i64, id: i32) -> Result<Range, Failure> {
+    let unreadable = |what: &str| Failure::new(Class::Ledger, format!("chunk {id} of run {run}: {what} is not known to this version"));
+    let tid = |n: usize| row.get::<_, Option<&str>>(at + n).and_then(Tid::parse);
+    let first = |n: usize| row.get::<_, Option<Vec<String>>>(at + n).and_then(|key| key.into_iter().next());
     match row.get::<_, &str>(at) {
         "blocks" => Ok(Range::Blocks {
             leaf: Leaf {
@@ -89,12 +135,17 @@ fn range(row: &Row, at: usize) -> Result<Range, Failure> {
                 oid: row.get::<_, Option<u32>>(at + 3).unwrap_or_default(),
                 filenode: row.get::<_, Option<u32>>(at + 4).unwrap_or_default(),
             },
-            low: block(5).unwrap_or_default(),
-            high: block(6),
+            low: tid(5).ok_or_else(|| unreadable("its start"))?,
+            high: tid(6),
         }),
         "keys" => Ok(Range::Keys { low: row.get(at + 7), high: row.get(at + 8) }),
         "null_keys" => Ok(Range::NullKeys),
-        kind => Err(Failure::new(Class::Ledger, format!("chunks of kind {kind:?} are not known to this version"))),
+        "ids" => match (first(7), first(8)) {
+            (Some(low), Some(high)) => Ok(Range::Ids { low, high }),
+            _ => Err(unreadable("its range")),
+        },
+        "rejects" => Ok(Range::Rejects { run, chunk: id }),
+        kind => Err(unreadable(&format!("its kind {kind:?}"))),
     }
 }
 
@@ -106,24 +157,26 @@ fn range(row: &Row, at: usize) -> Result<Range, Failure> {
 /// # Errors
 /// What the server or the connection says.
 pub async fn claim(connection: &Connection, run: i64, id: i32, round: i32, worker: &str) -> Result<Claim, Failure> {
-    let sql = "UPDATE stagemill.chunk c
+    let sql = format!(
+        "UPDATE stagemill.chunk c
                SET state = 'ASSIGNED', attempt = c.attempt + 1, worker = $4, assigned_at = pg_catalog.clock_timestamp(), ended_at = NULL
                FROM (SELECT run_id, chunk_id FROM stagemill.chunk
                      WHERE run_id = $1 AND chunk_id = $2 AND state IN ('UNASSIGNED', 'ASSIGNED') AND round <= $3 AND attempt < attempt_limit
                      FOR UPDATE SKIP LOCKED) free
                WHERE c.run_id = free.run_id AND c.chunk_id = free.chunk_id
                  AND EXISTS (SELECT FROM stagemill.run r WHERE r.run_id = $1 AND r.status = 'RUNNING' AND r.halted IS NULL)
-               RETURNING c.attempt, c.attempt_limit, c.error_class,
-                         c.kind, c.leaf_schema, c.leaf_name, c.leaf_oid, c.leaf_filenode, c.low_block, c.high_block, c.low_key, c.high_key";
+               RETURNING c.attempt, c.attempt_limit, c.error_class, c.delete_limit, {RANGE}"
+    );
     let params: [Param<'_>; 4] = [(&run, Type::INT8), (&id, Type::INT4), (&round, Type::INT4), (&worker, Type::TEXT)];
-    match connection.query_opt(sql, &params).await? {
+    match connection.query_opt(&sql, &params).await? {
         Some(row) => Ok(Claim::Ours(Box::new(Claimed {
             run,
             id,
             attempt: row.get(0),
             attempt_limit: row.get(1),
             last_class: row.get(2),
-            range: range(&row, 3)?,
+            delete_limit: row.get(3),
+            range: range(&row, 4, run, id)?,
         }))),
         None => why_not(connection, run, id, round).await,
     }
@@ -173,20 +226,30 @@ pub async fn fence(connection: &Connection, chunk: &Claimed) -> Result<bool, Fai
     Ok(connection.query_opt(sql, &params).await?.is_some())
 }
 
+/// What was done with a chunk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Its rows.
+    pub counts: Counts,
+    /// The rows that each of the user's own statements reported.
+    pub statement_rows: Option<Vec<i64>>,
+}
+
 /// Inside the work transaction: the chunk is done. False when the heap is not the one that was planned, or its name is another one's by now.
 /// The lock that the statement before took keeps both from changing until COMMIT.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn finish(connection: &Connection, chunk: &Claimed, counts: &Counts) -> Result<bool, Failure> {
+pub async fn finish(connection: &Connection, chunk: &Claimed, done: &Done) -> Result<bool, Failure> {
+    let counts = &done.counts;
     let sql = "UPDATE stagemill.chunk
                SET state = 'PROCESSED', ended_at = pg_catalog.clock_timestamp(),
                    staged = $3, inserted = $4, updated = $5, deleted = $6, unchanged = $7, skipped = $8, rejected = $9,
-                   error_class = NULL, sqlstate = NULL, error = NULL, detail = NULL
+                   handed = $10, statement_rows = $11, error_class = NULL, sqlstate = NULL, error = NULL, detail = NULL
                WHERE run_id = $1 AND chunk_id = $2
                  AND (leaf_oid IS NULL OR (pg_catalog.pg_relation_filenode(leaf_oid) = leaf_filenode
                       AND pg_catalog.to_regclass(pg_catalog.format('%I.%I', leaf_schema, leaf_name)) = leaf_oid)) RETURNING 1";
-    let params: [Param<'_>; 9] = [
+    let params: [Param<'_>; 11] = [
         (&chunk.run, Type::INT8),
         (&chunk.id, Type::INT4),
         (&counts.staged, Type::INT8),
@@ -196,6 +259,8 @@ pub async fn finish(connection: &Connection, chunk: &Claimed, counts: &Counts) -
         (&counts.unchanged, Type::INT8),
         (&counts.skipped, Type::INT8),
         (&counts.rejected, Type::INT8),
+        (&counts.handed, Type::INT8),
+        (&done.statement_rows, Type::INT8_ARRAY),
     ];
     Ok(connection.query_opt(sql, &params).await?.is_some())
 }
@@ -234,128 +299,48 @@ pub async fn fail(
     Ok(connection.query_opt(sql, &params).await?.is_some())
 }
 
-/// The chunks of a range of ids that are due in a round.
+/// The chunks of a range of ids, and the parts of those that were split, that are due in a round.
 ///
 /// # Errors
 /// What the server or the connection says.
 pub async fn due(connection: &Connection, run: i64, round: i32, first: i32, last: i32) -> Result<Vec<i32>, Failure> {
     let sql = "SELECT chunk_id FROM stagemill.chunk
-               WHERE run_id = $1 AND round <= $2 AND chunk_id BETWEEN $3 AND $4 AND state IN ('UNASSIGNED', 'ASSIGNED') ORDER BY chunk_id";
+               WHERE run_id = $1 AND round <= $2 AND root_id BETWEEN $3 AND $4 AND state IN ('UNASSIGNED', 'ASSIGNED')
+               ORDER BY root_id, chunk_id";
     let params: [Param<'_>; 4] = [(&run, Type::INT8), (&round, Type::INT4), (&first, Type::INT4), (&last, Type::INT4)];
     Ok(connection.query(sql, &params).await?.iter().map(|row| row.get(0)).collect())
 }
 
+/// The ranges of the chunks that have not been applied.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn left(connection: &Connection, run: i64) -> Result<Vec<Range>, Failure> {
+    let sql = format!(
+        "SELECT c.chunk_id, {RANGE} FROM stagemill.chunk c WHERE c.run_id = $1 AND c.state NOT IN ('PROCESSED', 'SPLIT') ORDER BY c.chunk_id"
+    );
+    let rows = connection.query(&sql, &[(&run, Type::INT8)]).await?;
+    rows.iter().map(|row| range(row, 1, run, row.get(0))).collect()
+}
+
 /// Makes all chunks that are left due in `round`; the caller holds the run's lock alone. `anew` gives those that failed, and those that
-/// are left, as many attempts again. Returns their ids.
+/// are left, as many attempts again. Returns the planned chunks that they are parts of.
 ///
 /// # Errors
 /// What the server or the connection says.
 pub async fn make_due(connection: &Connection, run: i64, round: i32, anew: Option<u32>) -> Result<Vec<i32>, Failure> {
     let (sql, attempts) = match anew {
-        None => ("UPDATE stagemill.chunk SET round = $2 WHERE run_id = $1 AND state IN ('UNASSIGNED', 'ASSIGNED') AND $3 = 0 RETURNING chunk_id", 0),
+        None => ("UPDATE stagemill.chunk SET round = $2 WHERE run_id = $1 AND state IN ('UNASSIGNED', 'ASSIGNED') AND $3 = 0 RETURNING root_id", 0),
         Some(attempts) => (
             "UPDATE stagemill.chunk SET round = $2, state = 'UNASSIGNED', ended_at = NULL, attempt_limit = attempt + $3,
                     error_class = NULL, sqlstate = NULL, error = NULL, detail = NULL
-             WHERE run_id = $1 AND state <> 'PROCESSED' RETURNING chunk_id",
+             WHERE run_id = $1 AND state NOT IN ('PROCESSED', 'SPLIT') RETURNING root_id",
             i32::try_from(attempts).unwrap_or(i32::MAX),
         ),
     };
     let rows = connection.query(sql, &[(&run, Type::INT8), (&round, Type::INT4), (&attempts, Type::INT4)]).await?;
     let mut ids: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
     ids.sort_unstable();
+    ids.dedup();
     Ok(ids)
-}
-
-/// A chunk as people see it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Listed {
-    /// Its id.
-    pub chunk: i32,
-    /// Its state.
-    pub state: String,
-    /// Attempts made.
-    pub attempts: i32,
-    /// Its rows: blocks, or keys.
-    pub range: String,
-    /// Who is or was on it.
-    pub worker: Option<String>,
-    /// Milliseconds of the last attempt, or until now.
-    pub milliseconds: Option<f64>,
-    /// Rows read from the stage.
-    pub staged: Option<i64>,
-    /// Rows written to the target.
-    pub written: Option<i64>,
-    /// Why the last attempt failed: the class's name.
-    pub error_class: Option<String>,
-    /// The server's code for it.
-    pub sqlstate: Option<String>,
-    /// Why, without values of the row.
-    pub error: Option<String>,
-    /// The server's own words, which can hold values of the row.
-    pub detail: Option<String>,
-}
-
-/// The chunks of a run, all or those that have not been applied.
-///
-/// # Errors
-/// What the server or the connection says.
-pub async fn list(connection: &Connection, run: i64, only_open: bool) -> Result<Vec<Listed>, Failure> {
-    let sql = "SELECT chunk_id, state, attempt,
-                   CASE kind WHEN 'blocks' THEN leaf_schema || '.' || leaf_name || ' blocks ' || low_block || COALESCE(' to ' || high_block - 1, ' on')
-                             WHEN 'null_keys' THEN 'NULL keys'
-                             ELSE CASE WHEN low_key IS NULL AND high_key IS NULL THEN 'all keys' ELSE
-                                  pg_catalog.concat_ws(' ', 'keys', 'above (' || pg_catalog.array_to_string(low_key, ', ') || ')',
-                                                       'up to (' || pg_catalog.array_to_string(high_key, ', ') || ')') END END,
-                   worker, EXTRACT(epoch FROM COALESCE(ended_at, pg_catalog.clock_timestamp()) - assigned_at)::float8 * 1000,
-                   staged, inserted + updated + deleted, error_class, sqlstate, error, detail
-               FROM stagemill.chunk WHERE run_id = $1 AND (NOT $2 OR state <> 'PROCESSED') ORDER BY chunk_id";
-    let rows = connection.query(sql, &[(&run, Type::INT8), (&only_open, Type::BOOL)]).await?;
-    let listed = |row: &Row| Listed {
-        chunk: row.get(0),
-        state: row.get(1),
-        attempts: row.get(2),
-        range: row.get(3),
-        worker: row.get(4),
-        milliseconds: row.get(5),
-        staged: row.get(6),
-        written: row.get(7),
-        error_class: row.get(8),
-        sqlstate: row.get(9),
-        error: row.get(10),
-        detail: row.get(11),
-    };
-    Ok(rows.iter().map(listed).collect())
-}
-
-/// Why chunks of a run were not applied: the commonest failure, how many chunks it cost, and the first of them.
-///
-/// # Errors
-/// What the server or the connection says.
-pub async fn main_failure(connection: &Connection, run: i64) -> Result<Option<MainFailure>, Failure> {
-    let sql = "SELECT error_class, sqlstate, pg_catalog.min(error), pg_catalog.count(*), pg_catalog.min(chunk_id)
-               FROM stagemill.chunk WHERE run_id = $1 AND state <> 'PROCESSED' AND error_class IS NOT NULL
-               GROUP BY error_class, sqlstate ORDER BY pg_catalog.count(*) DESC, pg_catalog.min(chunk_id) LIMIT 1";
-    let row = connection.query_opt(sql, &[(&run, Type::INT8)]).await?;
-    Ok(row.map(|row| MainFailure {
-        class: row.get(0),
-        sqlstate: row.get(1),
-        error: row.get::<_, Option<String>>(2).unwrap_or_default(),
-        chunks: row.get(3),
-        first: row.get(4),
-    }))
-}
-
-/// The commonest failure of a run's chunks.
-#[derive(Debug, Clone)]
-pub struct MainFailure {
-    /// The class's name.
-    pub class: String,
-    /// The server's code.
-    pub sqlstate: Option<String>,
-    /// What happened, without values of the row.
-    pub error: String,
-    /// How many chunks it cost.
-    pub chunks: i64,
-    /// The first of them.
-    pub first: i32,
 }

@@ -4,6 +4,7 @@
 
 pub mod chunk;
 pub mod job;
+pub mod reject;
 pub mod run;
 pub mod schema;
 pub mod summary;

@@ -43,6 +43,10 @@ pub struct Run {
     pub parallelism: u32,
     /// The status that a halt asked for.
     pub halted: Option<Status>,
+    /// Staged rows that no chunk holds.
+    pub outside: i64,
+    /// Rows that came or changed in chunks that had been applied when it was resumed.
+    pub new_rows: Option<i64>,
     /// Why it was halted or closed: the class's name.
     pub error_class: Option<String>,
     /// Why, in a text without row values.
@@ -107,7 +111,7 @@ impl OpenRun {
     }
 }
 
-const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error FROM stagemill.run";
+const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, new_rows FROM stagemill.run";
 
 fn run(row: &Row) -> Result<Run, Failure> {
     let unreadable = |what: &str| {
@@ -125,6 +129,8 @@ fn run(row: &Row) -> Result<Run, Failure> {
         halted: row.get::<_, Option<&str>>(8).and_then(Status::parse),
         error_class: row.get(9),
         error: row.get(10),
+        outside: row.get(11),
+        new_rows: row.get(12),
     })
 }
 
@@ -242,19 +248,50 @@ pub async fn open_run(connection: &Connection, id: i64) -> Result<OpenRun, Failu
     })
 }
 
-/// Replaces a run's mapping by the one that planning ended with.
+/// Replaces a run's mapping by the one that planning ended with, with what people look for in it.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn set_mapping(connection: &Connection, run: i64, mapping: &Mapping) -> Result<(), Failure> {
+pub async fn set_plan(connection: &Connection, run: i64, mapping: &Mapping, outside: i64) -> Result<(), Failure> {
+    let bounds = mapping.window.as_ref().and_then(|window| window.bounds.clone());
+    let (low, high) = bounds.map_or((None, None), |bounds| (bounds.low, bounds.high));
     let mapping = to_json(mapping)?;
-    connection
-        .query(
-            "UPDATE stagemill.run SET mapping = $2 WHERE run_id = $1",
-            &[(&run, Type::INT8), (&mapping, Type::JSONB)],
-        )
-        .await?;
+    let sql = "UPDATE stagemill.run SET mapping = $2, window_low = $3, window_high = $4, outside = $5 WHERE run_id = $1";
+    let params: [Param<'_>; 5] =
+        [(&run, Type::INT8), (&mapping, Type::JSONB), (&low, Type::TEXT), (&high, Type::TEXT), (&outside, Type::INT8)];
+    connection.query(sql, &params).await?;
     Ok(())
+}
+
+/// Writes what was found of a run's stage.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn set_evidence(connection: &Connection, run: i64, new_rows: Option<i64>, recounted: Option<i64>) -> Result<(), Failure> {
+    let sql = "UPDATE stagemill.run SET new_rows = $2, recounted = $3 WHERE run_id = $1";
+    connection.query(sql, &[(&run, Type::INT8), (&new_rows, Type::INT8), (&recounted, Type::INT8)]).await?;
+    Ok(())
+}
+
+/// Up to where the last complete run of a job took its stage by this column; `None` without one, or without a ledger.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn last_high(
+    connection: &Connection,
+    job: &str,
+    stage: &str,
+    column: &str,
+) -> Result<Option<String>, Failure> {
+    let there = connection.query_one("SELECT pg_catalog.to_regclass('stagemill.run') IS NOT NULL", &[]).await?;
+    if !there.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let sql = "SELECT window_high FROM stagemill.run
+               WHERE job = $1 AND stage_table = $2 AND mapping #>> '{window,column,column}' = $3 AND window_high IS NOT NULL
+                 AND status IN ('COMPLETE', 'COMPLETE_WITH_REJECTS') ORDER BY run_id DESC LIMIT 1";
+    let params: [Param<'_>; 3] = [(&job, Type::TEXT), (&stage, Type::TEXT), (&column, Type::TEXT)];
+    Ok(connection.query_opt(sql, &params).await?.map(|row| row.get(0)))
 }
 
 /// Opens a round: its items are stored, so that whoever asks again gets the same.
@@ -288,7 +325,7 @@ pub async fn items(connection: &Connection, run: i64, round: i32) -> Result<Vec<
 /// # Errors
 /// What the server or the connection says.
 pub async fn halt(connection: &Connection, run: i64, round: i32, failure: &Failure) -> Result<(), Failure> {
-    let status = if failure.class == Class::SourceChanged { Status::SourceChanged } else { Status::Failed };
+    let status = Status::of_halt(failure.class);
     let sql = "UPDATE stagemill.run SET halted = $2, error_class = $3, sqlstate = $4, error = $5
                WHERE run_id = $1 AND round = $6 AND halted IS NULL AND ended_at IS NULL";
     let class = format!("{:?}", failure.class);
@@ -336,7 +373,7 @@ pub async fn close(
     let class = why.map(|failure| format!("{:?}", failure.class));
     let sql = "UPDATE stagemill.run SET status = $2, ended_at = pg_catalog.clock_timestamp(),
                    chunks = $3, chunks_processed = $4, chunks_failed = $5, retries = $6,
-                   staged = $7, inserted = $8, updated = $9, deleted = $10, unchanged = $11, skipped = $12, rejected = $13,
+                   staged = $7, inserted = $8, updated = $9, deleted = $10, unchanged = $11, skipped = $12, rejected = $13, handed = $17,
                    error_class = COALESCE(error_class, $14), sqlstate = COALESCE(sqlstate, $15), error = COALESCE(error, $16)
                WHERE run_id = $1 AND ended_at IS NULL RETURNING run_id";
     let counts = &tally.counts;
@@ -361,6 +398,7 @@ pub async fn close(
                 (&class, Type::TEXT),
                 (&why.and_then(|failure| failure.sqlstate.as_deref()), Type::TEXT),
                 (&why.map(Failure::message), Type::TEXT),
+                (&counts.handed, Type::INT8),
             ],
         )
         .await?;

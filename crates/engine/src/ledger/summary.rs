@@ -39,6 +39,18 @@ pub struct Summary {
     /// Its chunks.
     #[serde(flatten)]
     pub tally: Tally,
+    /// Of a job with statements of its own: the rows that each of them reported.
+    pub statement_rows: Option<Vec<i64>>,
+    /// Of a job with a watermark: its rows are above this.
+    pub window_low: Option<String>,
+    /// Of a job with a watermark: its rows are up to and including this.
+    pub window_high: Option<String>,
+    /// Staged rows that no chunk holds: the job's own ranges leave them out.
+    pub outside: i64,
+    /// Rows of its window that came or changed since it was planned, where that was counted.
+    pub new_rows: Option<i64>,
+    /// Rows of its window, counted again at its end where the job asks for that.
+    pub recounted: Option<i64>,
     /// Why it is not complete: the class's name.
     pub error_class: Option<String>,
     /// The server's code for it.
@@ -54,8 +66,8 @@ SELECT run_id, job, status, started_by,
        EXTRACT(epoch FROM COALESCE(ended_at, pg_catalog.clock_timestamp()) - started_at)::float8,
        CASE WHEN ended_at IS NULL THEN EXTRACT(epoch FROM pg_catalog.clock_timestamp() - heartbeat_at)::float8 END,
        round, parallelism, stage_table, target_table,
-       chunks, processed, failed, remaining, retries, staged, inserted, updated, deleted, unchanged, skipped, rejected,
-       error_class, sqlstate, error
+       chunks, processed, failed, remaining, retries, staged, inserted, updated, deleted, unchanged, skipped, rejected, handed,
+       window_low, window_high, outside, new_rows, recounted, error_class, sqlstate, error, statement_rows
 FROM stagemill.run_status";
 
 fn summary(row: &Row) -> Summary {
@@ -73,9 +85,15 @@ fn summary(row: &Row) -> Summary {
         stage: row.get(10),
         target: row.get(11),
         tally: tally(row, 12),
-        error_class: row.get(24),
-        sqlstate: row.get(25),
-        error: row.get(26),
+        statement_rows: row.get(33),
+        window_low: row.get(25),
+        window_high: row.get(26),
+        outside: row.get(27),
+        new_rows: row.get(28),
+        recounted: row.get(29),
+        error_class: row.get(30),
+        sqlstate: row.get(31),
+        error: row.get(32),
     }
 }
 
@@ -95,6 +113,7 @@ fn tally(row: &Row, at: usize) -> Tally {
             unchanged: n(9),
             skipped: n(10),
             rejected: n(11),
+            handed: n(12),
         },
     }
 }

@@ -23,7 +23,12 @@ WITH RECURSIVE base(attnum, typ) AS (
 SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), pg_catalog.format_type(b.typ, NULL),
        (SELECT pg_catalog.format('%I.%I', n.nspname, co.collname) FROM pg_catalog.pg_collation co
         JOIN pg_catalog.pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = a.attcollation),
-       a.attnotnull, a.attgenerated <> '', a.attidentity = 'a'
+       a.attnotnull, a.attgenerated <> '', a.attidentity = 'a', pg_catalog.format_type(b.typ, -1),
+       (t.typtype = 'e' OR b.typ IN ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'float4'::regtype,
+            'float8'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype, 'bytea'::regtype, 'date'::regtype,
+            'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'uuid'::regtype, 'inet'::regtype, 'oid'::regtype, 'money'::regtype,
+            'bit'::regtype, 'varbit'::regtype))
+       AND COALESCE((SELECT co.collisdeterministic FROM pg_catalog.pg_collation co WHERE co.oid = a.attcollation), true)
 FROM pg_catalog.pg_attribute a
 JOIN base b ON b.attnum = a.attnum JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typbasetype = 0
 WHERE a.attrelid = $1
@@ -108,6 +113,8 @@ fn column(row: &Row) -> Column {
         not_null: row.get(4),
         generated: row.get(5),
         identity_always: row.get(6),
+        bare_type: row.get(7),
+        exact_equality: row.get(8),
     }
 }
 

@@ -94,6 +94,14 @@ impl Connection {
         row.ok_or_else(|| Failure::new(Class::Internal, "a statement of the ledger returned no row"))
     }
 
+    /// Runs one statement without parameters and returns how many rows it reports.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub async fn execute(&self, sql: &str) -> Result<u64, Failure> {
+        self.client.execute_typed(sql, &[]).await.map_err(|error| failure(&error))
+    }
+
     /// Runs statements without parameters, in one round trip.
     ///
     /// # Errors

@@ -24,7 +24,10 @@ fn server_failure(db: &DbError) -> Failure {
         None => message,
     };
     let full = [Some(db.message()), db.detail()].into_iter().flatten().collect::<Vec<_>>().join(": ");
-    Failure::from_server(class, code, message, full)
+    let named = |name: Option<&str>| name.map(str::to_owned);
+    let mut failure = Failure::from_server(class, code, message, full);
+    (failure.constraint, failure.column) = (named(db.constraint()), named(db.column()));
+    failure
 }
 
 /// Whether a function or trigger raised it: with any SQLSTATE, in words that can hold anything.

@@ -1,0 +1,96 @@
+//! Whether staged rows can be taken away, or set aside, as the job asks.
+
+use tokio_postgres::types::Type;
+
+use crate::{
+    failure::Failure,
+    finding::Finding,
+    ident::Ident,
+    job::{Job, OnBadRow, StageRows},
+    pg::Connection,
+    resolve::Cut,
+    table::{Kind, Table},
+};
+
+/// The oldest minors (`server_version_num`) of each release whose TID range scans look again at a row that another session has changed meanwhile.
+const RECHECKING: [(i32, i32); 4] = [(14, 140_020), (15, 150_015), (16, 160_011), (17, 170_007)];
+
+pub(super) async fn examine(
+    connection: &Connection,
+    job: &Job,
+    stage: &Table,
+    same_heap: bool,
+    cut: &Cut,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    if job.stage_rows != StageRows::Keep {
+        emptying(connection, job, stage, same_heap, findings).await?;
+    }
+    if job.stage_rows == StageRows::Delete && cut.columns.is_empty() {
+        rechecks(connection, findings).await?;
+    }
+    if job.on_bad_row == OnBadRow::Quarantine {
+        temporary(connection, findings).await?;
+    }
+    Ok(())
+}
+
+async fn emptying(
+    connection: &Connection,
+    job: &Job,
+    stage: &Table,
+    same_heap: bool,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    if stage.kind == Kind::NoHeap {
+        let fault = format!("{} is a view, or has foreign partitions", stage.name);
+        findings.push(Finding::error("stage_rows", fault, "use \"keep\", and empty the table behind it yourself"));
+    }
+    if same_heap {
+        findings.push(Finding::error("stage_rows", "would empty the target: it is the stage too", "use \"keep\""));
+    }
+    let truncate = job.stage_rows == StageRows::Truncate;
+    if truncate && job.stage.filter.is_some() {
+        findings.push(Finding::warning(
+            "stage_rows",
+            "truncates only when no row is outside stage.where",
+            "use \"delete\" where such rows can be there",
+        ));
+    }
+    let privilege = if truncate { "TRUNCATE" } else { "DELETE" };
+    let sql = "SELECT pg_catalog.has_table_privilege($1, $2), CURRENT_USER::text";
+    let row = connection.query_one(sql, &[(&stage.oid, Type::OID), (&privilege, Type::TEXT)]).await?;
+    if !row.get::<_, bool>(0) {
+        let role: String = row.get(1);
+        let grant = format!("GRANT {privilege} ON {} TO {}", stage.name, Ident::exact(role.clone()));
+        findings.push(Finding::error("stage_rows", format!("role {role} lacks {privilege} on {}", stage.name), grant));
+    }
+    Ok(())
+}
+
+/// A row that is updated while its block range is deleted would be deleted in its new version, which nobody applied.
+async fn rechecks(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let row = connection.query_one("SELECT pg_catalog.current_setting('server_version_num')::int4", &[]).await?;
+    let version: i32 = row.get(0);
+    let oldest = RECHECKING.iter().find(|(major, _)| *major == version / 10_000).map_or(180_001, |(_, oldest)| *oldest);
+    if version < oldest {
+        findings.push(Finding::error(
+            "stage_rows",
+            format!("\"delete\" along block ranges needs PostgreSQL {}.{} or newer of this release", oldest / 10_000, oldest % 10_000),
+            "update the server, or use \"by\": \"key\"",
+        ));
+    }
+    Ok(())
+}
+
+/// The rows of a chunk are frozen in a temporary table while the bad ones are looked for.
+async fn temporary(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let sql = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY'), CURRENT_USER::text, pg_catalog.current_database()::text";
+    let row = connection.query_one(sql, &[]).await?;
+    if !row.get::<_, bool>(0) {
+        let (role, database): (String, String) = (row.get(1), row.get(2));
+        let grant = format!("GRANT TEMPORARY ON DATABASE {} TO {}", Ident::exact(database), Ident::exact(role.clone()));
+        findings.push(Finding::error("on_bad_row", format!("role {role} may not create temporary tables"), grant));
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The window of a job with a watermark: above what the last complete run took, up to the highest there is now.
+
+use tokio_postgres::types::Type;
+
+use crate::{
+    failure::{Class, Failure},
+    job::Job,
+    ledger,
+    mapping::{Bounds, Mapping, Window},
+    pg::Connection,
+    probe,
+};
+
+/// Fixes the bounds of the window, where the job has one.
+///
+/// # Errors
+/// When rows have no value to go by, or the server can't be asked.
+pub(super) async fn fix(connection: &Connection, mapping: &mut Mapping, job: &Job) -> Result<(), Failure> {
+    let Some(mut window) = mapping.window.clone() else { return Ok(()) };
+    let stage = mapping.stage.to_string();
+    let before = ledger::run::last_high(connection, &job.name, &stage, window.column.column.as_str()).await?;
+    let low = match before {
+        Some(high) => Some(low(connection, mapping, &window, &high).await?),
+        None => None,
+    };
+    let high = high(connection, mapping, &window, low.as_deref()).await?;
+    window.bounds = Some(Bounds { low, high });
+    mapping.window = Some(window);
+    Ok(())
+}
+
+async fn low(connection: &Connection, mapping: &Mapping, window: &Window, high: &str) -> Result<String, Failure> {
+    let Some(overlap) = &window.overlap else { return Ok(high.to_owned()) };
+    // An interval is taken off a time, a number off a number.
+    let is_time = ["date", "timestamp without time zone", "timestamp with time zone"].contains(&window.type_name.as_str());
+    let overlap_type = if is_time { "pg_catalog.interval" } else { &window.type_name };
+    let sql = format!(
+        "SELECT CAST(CAST($1::text AS {0}) - CAST($2::text AS {overlap_type}) AS {0})::text",
+        window.type_name
+    );
+    let params: [crate::pg::Param<'_>; 2] = [(&high, Type::TEXT), (overlap, Type::TEXT)];
+    let row = probe::ask_one(connection, &mapping.settings, &sql, &params).await.map_err(|failure| {
+        match failure.class {
+            Class::BadData => Failure::new(
+                Class::BadJob,
+                format!("watermark.overlap {overlap:?} can't be taken off a {}: {failure}", window.type_name),
+            ),
+            _ => failure,
+        }
+    })?;
+    Ok(row.get(0))
+}
+
+/// The highest value above `low`. A NULL is no value to go by, and its row would never be taken.
+async fn high(connection: &Connection, mapping: &Mapping, window: &Window, low: Option<&str>) -> Result<Option<String>, Failure> {
+    let value = window.column.value("stage");
+    let filter = mapping.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)")).unwrap_or_default();
+    let above = match low {
+        Some(_) => format!("{value} > CAST($1::text AS {})", window.type_name),
+        None => "$1::text IS NULL".to_owned(),
+    };
+    let sql = format!(
+        "SELECT pg_catalog.max({value}) FILTER (WHERE {above})::text, pg_catalog.count(*) FILTER (WHERE {value} IS NULL) FROM {} AS stage{filter}",
+        mapping.stage
+    );
+    let row = probe::ask_one(connection, &mapping.settings, &sql, &[(&low, Type::TEXT)]).await?;
+    let without: i64 = row.get(1);
+    if without > 0 {
+        let column = &window.column.column;
+        return Err(Failure::new(
+            Class::BadData,
+            format!(
+                "{without} staged row(s) have no {column}, so that no run would ever take them: fill it, or leave them out with stage.where. Find them with: SELECT * FROM {} AS stage WHERE {column} IS NULL",
+                mapping.stage
+            ),
+        ));
+    }
+    Ok(row.get(0))
+}

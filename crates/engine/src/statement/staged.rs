@@ -1,0 +1,131 @@
+//! The staged rows of a chunk: the list that the rest of the statement works on.
+
+use super::{S, Source, changes, column_alias, key_alias};
+use crate::{
+    chunk::Range,
+    ident::Ident,
+    job::StageRows,
+    mapping::Mapping,
+    table::Leaf,
+};
+
+/// The chunk's frozen list: its rows, numbered, while the bad ones are looked for. It goes away with the transaction.
+pub const FROZEN: &str = "pg_temp.\"stagemill frozen\"";
+
+/// The number of a row in the frozen list; NULL for one that a newer change supersedes.
+const NUMBER: &str = "\"stagemill number\"";
+
+/// The condition for the rows of a chunk: the job's own condition, and the run's window, included.
+pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
+    let mut conditions = vec![range.predicate(&mapping.cut)];
+    if let Range::Rejects { run, chunk } = range {
+        conditions = vec![is_retried(mapping, *run, *chunk)];
+    }
+    conditions.extend(mapping.row_conditions());
+    conditions.join(" AND ")
+}
+
+/// The frozen row as jsonb, without what was added to it.
+pub const FROZEN_ROW: &str =
+    "pg_catalog.to_jsonb(stage) - ARRAY['stagemill heap', 'stagemill tid', 'stagemill xmin', 'stagemill number']";
+
+/// The rows that a chunk took from those that were set aside, by their target keys.
+fn is_retried(mapping: &Mapping, run: i64, chunk: i32) -> String {
+    let values: Vec<String> = (1..=mapping.key.len()).map(|n| format!("target_key[{n}]")).collect();
+    format!(
+        "({}) IN (SELECT {} FROM stagemill.reject WHERE run_id = {run} AND retried_in = {chunk})",
+        key_texts(mapping).join(", "),
+        values.join(", ")
+    )
+}
+
+/// The condition that a row which was set aside, `r`, is in the stage.
+pub fn is_staged(mapping: &Mapping) -> String {
+    let mut conditions = vec![format!("ARRAY[{}] = r.target_key", key_texts(mapping).join(", "))];
+    conditions.extend(mapping.row_conditions());
+    format!("EXISTS (SELECT FROM {} AS stage WHERE {})", mapping.stage, conditions.join(" AND "))
+}
+
+/// The target key of a staged row as the server writes it, in the way in which keys of rows that were set aside are kept.
+pub fn key_texts(mapping: &Mapping) -> Vec<String> {
+    mapping.key.iter().map(|key| format!("(\n{}\n)::pg_catalog.text", key.expression)).collect()
+}
+
+/// The list of a chunk's rows, as a WITH query.
+pub(super) fn rows(mapping: &Mapping, source: Source<'_>) -> String {
+    let columns = mapping.stage_columns.iter().enumerate();
+    let mut columns: Vec<String> =
+        columns.map(|(n, column)| format!("stage.{column} AS {}", column_alias(n))).collect();
+    columns.extend(keys(mapping));
+    columns.extend(mapping.changes.iter().flat_map(|rules| changes::columns(mapping, rules)));
+    list(mapping, source, &columns)
+}
+
+/// The list with nothing but the keys.
+pub(super) fn only_keys(mapping: &Mapping, source: Source<'_>) -> String {
+    let keys: Vec<String> = keys(mapping).collect();
+    list(&Mapping { stage_rows: StageRows::Keep, ..mapping.clone() }, source, &keys)
+}
+
+fn keys(mapping: &Mapping) -> impl Iterator<Item = String> {
+    mapping.key.iter().enumerate().map(|(n, key)| {
+        // In the target's collation: two spellings that it takes for one key are duplicates.
+        let collate = key.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        format!("(\n{}\n){collate} AS {}", key.expression, key_alias(n))
+    })
+}
+
+fn list(mapping: &Mapping, source: Source<'_>, columns: &[String]) -> String {
+    let columns = columns.join(", ");
+    match source {
+        // One statement that deletes and applies: a DELETE of its own would remove a row that had come meanwhile.
+        Source::Chunk(range) if mapping.stage_rows == StageRows::Delete => format!(
+            "{S} AS (\nDELETE FROM {}\nWHERE {}\nRETURNING {columns}\n)",
+            range.from_clause(&mapping.stage),
+            chunk_condition(mapping, range),
+        ),
+        Source::Chunk(range) => format!(
+            "{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {}\nWHERE {}\n)",
+            range.from_clause(&mapping.stage),
+            chunk_condition(mapping, range),
+        ),
+        Source::AllFrozen => format!("{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {FROZEN} AS stage\n)"),
+        Source::Frozen(first, last) => format!(
+            "{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {FROZEN} AS stage\nWHERE stage.{NUMBER} BETWEEN {first} AND {last}\n)"
+        ),
+    }
+}
+
+/// The statements that freeze a chunk's rows, for the search for its bad ones. Deferred constraints are checked at once, since at COMMIT no
+/// savepoint would catch them.
+pub fn freeze(mapping: &Mapping, range: &Range) -> String {
+    let place = if mapping.stage_has_heap {
+        ", stage.tableoid AS \"stagemill heap\", stage.ctid AS \"stagemill tid\", stage.xmin AS \"stagemill xmin\""
+    } else {
+        ""
+    };
+    let number = match &mapping.changes {
+        Some(rules) => changes::number(mapping, rules),
+        None => "pg_catalog.row_number() OVER ()".to_owned(),
+    };
+    let columns: Vec<String> = mapping.stage_columns.iter().map(|column| format!("stage.{column}")).collect();
+    format!(
+        "SET CONSTRAINTS ALL IMMEDIATE;\nCREATE TEMPORARY TABLE {} ON COMMIT DROP AS\nSELECT {}{place}, {number} AS {NUMBER}\nFROM {}\nWHERE {};\nCREATE INDEX ON {FROZEN} ({NUMBER});\nANALYZE {FROZEN}",
+        Ident::exact("stagemill frozen"),
+        columns.join(", "),
+        range.from_clause(&mapping.stage),
+        chunk_condition(mapping, range),
+    )
+}
+
+/// The statement that deletes frozen rows from their heap, without those whose numbers are its parameter: the very versions that were frozen, so
+/// that nobody's change is lost.
+pub fn delete_frozen(leaf: &Leaf) -> String {
+    format!(
+        "DELETE FROM ONLY {0} AS stage USING {FROZEN} AS f
+         WHERE f.\"stagemill heap\" = {1} AND stage.ctid = f.\"stagemill tid\" AND stage.xmin = f.\"stagemill xmin\"
+           AND stage.ctid = ANY (ARRAY(SELECT \"stagemill tid\" FROM {FROZEN} WHERE \"stagemill heap\" = {1}))
+           AND (f.{NUMBER} IS NULL OR f.{NUMBER} <> ALL ($1)) RETURNING 1",
+        leaf.name, leaf.oid
+    )
+}

@@ -1,0 +1,80 @@
+//! What is done to the target, over a list of staged rows.
+
+use super::{ROWS, changes, key_aliases, same_key, sorted};
+use crate::{
+    ident::{self, Ident},
+    mapping::{Assignment, Compare, Mapping},
+};
+
+/// The rows of a list whose key the target does not have; all of them where an existing key is an error.
+pub(super) fn missing(mapping: &Mapping, rows: &str, condition: &str) -> String {
+    if mapping.is_strict_insert() {
+        return format!("SELECT * FROM {rows} WHERE {condition}");
+    }
+    format!(
+        "SELECT * FROM {rows} WHERE {condition} AND NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
+        mapping.target,
+        same_key(mapping, "t", rows)
+    )
+}
+
+pub(super) fn update(mapping: &Mapping, rows: &str, condition: &str) -> String {
+    let set = mapping.assignments.iter().filter_map(|a| Some(format!("{} = (\n{}\n)", a.column, a.update.as_ref()?)));
+    let mut conditions = vec![same_key(mapping, "target", ROWS)];
+    conditions.extend(mapping.guard().map(changes::is_newer));
+    conditions.extend(differs(mapping));
+    format!(
+        "UPDATE {} AS target SET {}\nFROM {}\nWHERE {}\nRETURNING 1",
+        mapping.target,
+        set.collect::<Vec<_>>().join(", "),
+        sorted(&format!("SELECT * FROM {rows} WHERE {condition}"), mapping),
+        conditions.join(" AND "),
+    )
+}
+
+/// The condition that an update would change something; `None` where nobody asks.
+fn differs(mapping: &Mapping) -> Option<String> {
+    let compared = mapping.assignments.iter().filter(|_| mapping.skip_unchanged).filter_map(differs_in);
+    let differences: Vec<String> = compared.collect();
+    (!differences.is_empty()).then(|| format!("({})", differences.join("\n OR ")))
+}
+
+fn differs_in(assignment: &Assignment) -> Option<String> {
+    let (value, Compare { type_name, as_text }) = (assignment.update.as_ref()?, assignment.compare.as_ref()?);
+    let (old, new) = (format!("target.{}", assignment.column), format!("CAST((\n{value}\n) AS {type_name})"));
+    Some(if *as_text {
+        format!("({old})::pg_catalog.text COLLATE \"C\" IS DISTINCT FROM ({new})::pg_catalog.text COLLATE \"C\"")
+    } else {
+        format!("{old} IS DISTINCT FROM {new}")
+    })
+}
+
+pub(super) fn insert(mapping: &Mapping, rows: &str) -> String {
+    let inserted = mapping.assignments.iter().filter_map(|a| Some((&a.column, a.insert.as_ref()?)));
+    let (columns, values): (Vec<&Ident>, Vec<String>) =
+        inserted.map(|(c, value)| (c, format!("(\n{value}\n)"))).unzip();
+    let conflict = if mapping.is_strict_insert() {
+        String::new()
+    } else {
+        // Named, so that a conflict on another unique index stays an error.
+        format!("\nON CONFLICT ({}) DO NOTHING", ident::list(mapping.key.iter().map(|key| &key.column)))
+    };
+    format!(
+        "INSERT INTO {} ({}){}\nSELECT {}\nFROM {}{conflict}\nRETURNING 1",
+        mapping.target,
+        ident::list(columns),
+        if mapping.overrides_identity { " OVERRIDING SYSTEM VALUE" } else { "" },
+        values.join(", "),
+        sorted(rows, mapping),
+    )
+}
+
+pub(super) fn delete(mapping: &Mapping, rows: &str, condition: &str) -> String {
+    let guard = mapping.guard().map(|guard| format!(" AND {}", changes::is_newer(guard))).unwrap_or_default();
+    format!(
+        "DELETE FROM {} AS target\nUSING (SELECT * FROM {rows} WHERE {condition} ORDER BY {}) AS {ROWS}\nWHERE {}{guard}\nRETURNING 1",
+        mapping.target,
+        key_aliases(mapping).join(", "),
+        same_key(mapping, "target", ROWS),
+    )
+}
