@@ -18,7 +18,7 @@ use crate::{
     failure::{Class, Failure},
     ledger::{
         self,
-        chunk::{Claim, Claimed, Done},
+        chunk::{Claim, Claimed, Done, Due},
         run::Run,
     },
     outcome::Counts,
@@ -91,7 +91,8 @@ pub enum Report<'a> {
     },
 }
 
-/// Applies the chunks of an item that are due, until they are done or it is time to stop. Returns the chunks it did not reach.
+/// Applies the chunks of an item that are due, until they are done or it is time to stop. Returns the planned chunks of
+/// which something was not reached.
 ///
 /// # Errors
 /// A failure that calls for a fresh start: retryable ones are tried again by the caller (what is done stays done), others end the run.
@@ -104,22 +105,27 @@ pub async fn item(
     let due = ledger::chunk::due(worker.connection, item.run, item.round, item.first, item.last).await?;
     let mut queue = VecDeque::from(due);
     let (mut held, mut fresh) = (None, true);
-    while let Some(id) = queue.pop_front() {
+    while let Some(due) = queue.pop_front() {
         let step = match stop.time_left() {
-            Some(left) => chunk(worker, id, item.round, Clock::start(left, fresh), report).await?,
+            Some(left) => chunk(worker, due.id, item.round, Clock::start(left, fresh), report).await?,
             None => Step::OutOfTime,
         };
         fresh = false;
         match step {
             Step::GoOn => {}
-            Step::Held => held = Some(id),
-            Step::Halves(halves) => halves.into_iter().rev().for_each(|half| queue.push_front(half)),
-            Step::OutOfTime => return Ok(held.into_iter().chain([id]).chain(queue).collect()),
+            Step::Held => held = Some(due),
+            Step::Halves(halves) => halves.into_iter().rev().for_each(|id| queue.push_front(Due { id, ..due })),
+            Step::OutOfTime => {
+                let mut left: Vec<i32> = held.into_iter().chain([due]).chain(queue).map(|due| due.root).collect();
+                left.sort_unstable();
+                left.dedup();
+                return Ok(left);
+            }
         }
     }
     match held {
         // Last, so that it kept no other chunk waiting.
-        Some(id) => {
+        Some(Due { id, .. }) => {
             Err(Failure::new(Class::StillRunning, format!("another worker is alive on chunk {id} of run {}", item.run)))
         }
         None => Ok(Vec::new()),

@@ -7,6 +7,7 @@ use stagemill_engine::{
     apply::Report,
     chunk::Item,
     failure::{Class, Failure},
+    retry::Next,
 };
 
 /// Answers in a row that moved nothing, before something must be wrong.
@@ -24,9 +25,9 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What is left of an item after a call that applied so many chunks.
-    pub(crate) fn new(item: &Item, left: &[i32], applied: u32) -> Result<Self, Failure> {
-        let stalled = if applied > 0 || left.is_empty() { 0 } else { item.stalled + 1 };
+    /// What is left of an item after a call that applied or split so many chunks.
+    pub(crate) fn new(item: &Item, left: &[i32], moved: u32) -> Result<Self, Failure> {
+        let stalled = if moved > 0 || left.is_empty() { 0 } else { item.stalled + 1 };
         if stalled >= PATIENCE {
             return Err(Failure::new(
                 Class::NoProgress,
@@ -44,7 +45,7 @@ impl Answer {
 /// Counts and logs what a call does.
 #[derive(Default)]
 pub(crate) struct Meter {
-    applied: AtomicU32,
+    moved: AtomicU32,
 }
 
 impl Meter {
@@ -52,19 +53,22 @@ impl Meter {
     pub(crate) fn report(&self, run: i64, event: &Report<'_>) {
         match event {
             Report::Applied { chunk, counts, took } => {
-                self.applied.fetch_add(1, Ordering::Relaxed);
+                self.moved.fetch_add(1, Ordering::Relaxed);
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 tracing::debug!(run, chunk, staged_rows = counts.staged, took_ms, "chunk applied");
             }
             Report::Failed { chunk, attempt, failure, next } => {
+                if *next == Next::Split {
+                    self.moved.fetch_add(1, Ordering::Relaxed);
+                }
                 tracing::warn!(run, chunk, attempt, class = ?failure.class, sqlstate = failure.sqlstate, next = ?next, "chunk failed: {}", failure.message());
             }
         }
     }
 
-    /// Chunks applied so far.
-    pub(crate) fn applied(&self) -> u32 {
-        self.applied.load(Ordering::Relaxed)
+    /// Chunks applied or split so far.
+    pub(crate) fn moved(&self) -> u32 {
+        self.moved.load(Ordering::Relaxed)
     }
 }
 

@@ -26,7 +26,7 @@ async fn execute(session: &Session, item: Item, context: &Context) -> Result<Ans
     let meter = Meter::default();
     let worker = Worker { connection: &connection, run: &run, name: &format!("lambda:{}", context.request_id) };
     match apply::item(worker, &item, &stop, &|event| meter.report(item.run, &event)).await {
-        Ok(left) => Answer::new(&item, &left, meter.applied()),
+        Ok(left) => Answer::new(&item, &left, meter.moved()),
         // Halted or closed: the recorder judges, and this item has nothing more to do.
         Err(failure) if failure.class == Class::RunClosed => Answer::new(&item, &[], 0),
         Err(failure) => Err(failure),

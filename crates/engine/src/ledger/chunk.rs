@@ -299,16 +299,26 @@ pub async fn fail(
     Ok(connection.query_opt(sql, &params).await?.is_some())
 }
 
+/// A chunk that is to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Its id.
+    pub id: i32,
+    /// The planned chunk that it is a part of.
+    pub root: i32,
+}
+
 /// The chunks of a range of ids, and the parts of those that were split, that are due in a round.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn due(connection: &Connection, run: i64, round: i32, first: i32, last: i32) -> Result<Vec<i32>, Failure> {
-    let sql = "SELECT chunk_id FROM stagemill.chunk
+pub async fn due(connection: &Connection, run: i64, round: i32, first: i32, last: i32) -> Result<Vec<Due>, Failure> {
+    let sql = "SELECT chunk_id, root_id FROM stagemill.chunk
                WHERE run_id = $1 AND round <= $2 AND root_id BETWEEN $3 AND $4 AND state IN ('UNASSIGNED', 'ASSIGNED')
                ORDER BY root_id, chunk_id";
     let params: [Param<'_>; 4] = [(&run, Type::INT8), (&round, Type::INT4), (&first, Type::INT4), (&last, Type::INT4)];
-    Ok(connection.query(sql, &params).await?.iter().map(|row| row.get(0)).collect())
+    let rows = connection.query(sql, &params).await?;
+    Ok(rows.iter().map(|row| Due { id: row.get(0), root: row.get(1) }).collect())
 }
 
 /// The ranges of the chunks that have not been applied.
