@@ -9,7 +9,13 @@ fn a_run_applies_every_row_and_the_log_table_says_so() {
     let db = Db::with_rows(500);
     assert!(db.ok(&["check", "job.json"]).contains("it can run"));
     let plan = db.ok(&["plan", "job.json"]);
-    for fragment in ["key: ranges of id", "50, up to 10 rows", "UPDATE \"public\".\"target\"", "Nothing was written"] {
+    for fragment in [
+        "key: ranges of id",
+        "50, up to 10 rows",
+        "UPDATE \"public\".\"target\"",
+        "Update on target  (cost=",
+        "Nothing was written",
+    ] {
         assert!(plan.contains(fragment), "{plan}");
     }
     assert!(db.untouched());
@@ -51,6 +57,7 @@ fn programs_read_json() {
         (&"key".into(), &2.into(), &50.into())
     );
     assert!(plan["sql"].as_str().unwrap().starts_with("WITH \"stagemill staged\" AS MATERIALIZED"));
+    assert!(plan["explain"].as_str().unwrap().contains("(cost="), "{plan}");
 }
 
 #[test]

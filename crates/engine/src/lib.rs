@@ -18,7 +18,7 @@
 //! * [`outcome`], [`account`], [`answer`]: counts, verdicts, what comes next
 //! * [`pg`], [`probe`]: connections, errors, the catalog
 //! * [`ledger`]: jobs, runs and chunks in the database
-//! * [`check`], [`cut`], [`plan`]: the planner
+//! * [`explain`], [`check`], [`cut`], [`plan`]: the planner
 //! * [`apply`]: the executor
 //! * [`record`], [`resume`]: the recorder, and going on
 //! * [`local`]: the driver on one machine
@@ -29,6 +29,7 @@ pub mod apply;
 pub mod check;
 pub mod chunk;
 pub mod cut;
+pub mod explain;
 pub mod failure;
 pub mod finding;
 pub mod ident;

@@ -3,18 +3,13 @@
 mod limits;
 mod window;
 
-use std::collections::BTreeSet;
-
-use serde_json::Value as Json;
-
 use crate::{
     account::duplicate_keys,
     answer::{Answer, Step},
     check,
     chunk::{self, Range},
-    cut,
+    cut, explain,
     failure::{Class, Failure},
-    ident::{Ident, TableName},
     job::{Job, Operation, StageRows, Verify},
     ledger::{
         self,
@@ -28,9 +23,6 @@ use crate::{
     statement::{self, Source},
     table::{Kind, Table},
 };
-
-/// Scans of the target that would read more rows than this for each chunk are worth avoiding.
-const SCAN_WORTH_AVOIDING: f64 = 10_000.0;
 
 /// More chunks than this are more ledger than work.
 const MOST_CHUNKS: usize = 500_000;
@@ -220,7 +212,10 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
     // Never for a view, whose own joins would lose their hash joins too, nor for statements that are not ours.
     let ours = stage.kind != Kind::NoHeap && mapping.operation != Operation::Sql;
     if let Some(range) = ranges.get(ranges.len() / 2).filter(|_| ours) {
-        keep_nested_loop(connection, &mut mapping, range).await?;
+        let scanned = explain::keep_nested_loop(connection, &mut mapping, range).await?;
+        if scanned >= explain::SCAN_WORTH_AVOIDING {
+            tracing::warn!(target_table = %mapping.target, "each chunk would scan the whole target; see its plan in `stagemill plan`");
+        }
     }
     let outside = limits::outside(connection, &mapping, &ranges).await?;
     let chunks = limits::set(connection, &mut mapping, ranges, job).await?;
@@ -253,56 +248,6 @@ async fn refuse_duplicates(connection: &Connection, mapping: &Mapping) -> Result
     Err(duplicate_keys(mapping, duplicates))
 }
 
-/// Where the planner would scan the whole target for each chunk although the key's index is there, hash and merge joins are turned off
-/// for the run; where that does not help, nothing is.
-async fn keep_nested_loop(connection: &Connection, mapping: &mut Mapping, range: &Range) -> Result<(), Failure> {
-    let Some(target) = catalog::table(connection, &mapping.target).await? else { return Ok(()) };
-    let heaps: BTreeSet<TableName> = target.leaves.into_iter().map(|leaf| leaf.name).collect();
-    if rows_scanned(connection, mapping, range, &heaps).await? < SCAN_WORTH_AVOIDING {
-        return Ok(());
-    }
-    let mut nested = mapping.clone();
-    for setting in ["enable_hashjoin", "enable_mergejoin"] {
-        nested.settings.entry(setting.to_owned()).or_insert_with(|| "off".to_owned());
-    }
-    if rows_scanned(connection, &nested, range, &heaps).await? < SCAN_WORTH_AVOIDING {
-        *mapping = nested;
-    } else {
-        tracing::warn!(target_table = %mapping.target, "each chunk would scan the whole target; see `stagemill plan` for the statement to EXPLAIN");
-    }
-    Ok(())
-}
-
-/// How many rows of the target one chunk's plan reads in sequential scans.
-async fn rows_scanned(
-    connection: &Connection,
-    mapping: &Mapping,
-    range: &Range,
-    heaps: &BTreeSet<TableName>,
-) -> Result<f64, Failure> {
-    let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", statement::apply(mapping, Source::Chunk(range)));
-    let row = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?;
-    Ok(scanned(&row.get::<_, Json>(0), heaps))
-}
-
-fn scanned(plan: &Json, heaps: &BTreeSet<TableName>) -> f64 {
-    let inside: f64 = match plan {
-        Json::Array(nodes) => nodes.iter().map(|node| scanned(node, heaps)).sum(),
-        Json::Object(fields) => fields.values().map(|field| scanned(field, heaps)).sum(),
-        _ => 0.0,
-    };
-    // A merge join reads an index from end to end.
-    let whole = plan["Node Type"] == "Seq Scan"
-        || (["Index Scan", "Index Only Scan"].iter().any(|scan| plan["Node Type"] == *scan)
-            && plan["Index Cond"].is_null());
-    let scans = whole && relation(plan).is_some_and(|name| heaps.contains(&name));
-    inside + if scans { plan["Plan Rows"].as_f64().unwrap_or(0.0) } else { 0.0 }
-}
-
-/// The table that a node of a plan reads.
-fn relation(node: &Json) -> Option<TableName> {
-    let name = |field: &str| node[field].as_str().map(Ident::exact);
-    Some(TableName { schema: Some(name("Schema")?), name: name("Relation Name")? })
 }
 
 /// Writes chunks and first round, unless the run was closed meanwhile.

@@ -34,6 +34,14 @@ pub enum Source<'a> {
     AllFrozen,
 }
 
+/// The statements of a chunk: one of ours, or those of the user's own.
+pub fn of_chunk(mapping: &Mapping, range: &Range) -> Vec<String> {
+    match mapping.operation {
+        Operation::Sql => statements(mapping, range),
+        _ => vec![apply(mapping, Source::Chunk(range))],
+    }
+}
+
 /// The columns of the one row that [`apply`] returns, each a bigint: what an operation does not have is 0.
 pub const FOUND: [&str; 12] = [
     "staged", "superseded", "unusable", "ties", "duplicates", "deletes", "missing", "stale", "same", "inserted", "updated", "deleted",

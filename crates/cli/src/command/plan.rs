@@ -5,6 +5,7 @@ use serde_json::json;
 use stagemill_engine::{
     check,
     chunk::Range,
+    explain,
     failure::Failure,
     finding::Finding,
     job::{ChunkBy, Job, Operation},
@@ -12,7 +13,7 @@ use stagemill_engine::{
     pg::Connection,
     plan::{self, Plan},
     probe,
-    statement::{self, Source},
+    statement,
 };
 
 use crate::{
@@ -46,13 +47,18 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
     for range in ranges.iter().take(SHOWN) {
         shown.push((range.to_string(), rows(&connection, &mapping, range).await?));
     }
-    let sql = ranges.get(ranges.len() / 2).map(|range| sql(&mapping, range));
+    let middle = ranges.get(ranges.len() / 2);
+    let sql = middle.map(|range| statement::of_chunk(&mapping, range).join(";\n"));
+    let explained = match middle {
+        Some(range) => Some(explain::text(&connection, &mapping, range).await?),
+        None => None,
+    };
     if args.job.json {
         let first: Vec<_> = shown.iter().map(|(range, rows)| json!({ "range": range, "rows": rows })).collect();
         world.print_json(&json!({
             "job": job.name, "operation": job.operation, "stage": mapping.stage.to_string(), "target": mapping.target.to_string(),
             "by": by, "why": why, "chunks": ranges.len(), "rows_outside": outside, "rows_a_chunk_at_most": job.chunks.rows, "parallelism": job.parallelism,
-            "first_chunks": first, "settings": mapping.settings, "sql": sql, "findings": findings,
+            "first_chunks": first, "settings": mapping.settings, "sql": sql, "explain": explained, "findings": findings,
         }))?;
         return Ok(Exit::Done);
     }
@@ -93,7 +99,8 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
     let more = ranges.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!("... and {}\n", table::many(more as i64, "more", "more")) } else { String::new() };
     let sql = sql.map(|sql| format!("\nThe SQL of chunk {}:\n{sql};\n", ranges.len() / 2 + 1)).unwrap_or_default();
-    world.print(&format!("{facts}\n{left_out}{list}\n{more}{sql}\nNothing was written."))?;
+    let explained = explained.map(|text| format!("\nIts plan under the run's settings:\n{text}\n")).unwrap_or_default();
+    world.print(&format!("{facts}\n{left_out}{list}\n{more}{sql}{explained}\nNothing was written."))?;
     Ok(Exit::Done)
 }
 
@@ -116,14 +123,6 @@ fn way(job: &Job, mapping: &Mapping) -> (&'static str, String) {
         }
         (false, ChunkBy::Auto) => ("key", format!("ranges of {columns}, because the stage has an index on it")),
         (false, _) => ("key", format!("ranges of {columns}, {asked}")),
-    }
-}
-
-/// What a chunk's transaction does.
-fn sql(mapping: &Mapping, range: &Range) -> String {
-    match mapping.operation {
-        Operation::Sql => statement::statements(mapping, range).join(";\n"),
-        _ => statement::apply(mapping, Source::Chunk(range)),
     }
 }
 
