@@ -1,5 +1,6 @@
 //! The engine against real PostgreSQL.
 
+mod dba;
 mod fence;
 mod findings;
 mod oracle;

@@ -3,7 +3,7 @@
 use crate::{
     failure::{Class, Failure},
     job::{Existing, Operation},
-    mapping::Mapping,
+    mapping::{Mapping, Window},
     outcome::Counts,
 };
 
@@ -92,25 +92,32 @@ fn count(mapping: &Mapping, found: &Found) -> Counts {
 
 /// The failure of staged rows that share a target key.
 pub fn duplicate_keys(mapping: &Mapping, duplicates: i64) -> Failure {
-    let keys = keys(mapping);
     Failure::new(
         Class::DuplicateKeys,
         format!(
-            "{duplicates} target key(s) are staged more than once; only one row may change a target row. Find them with: SELECT {keys}, count(*) FROM {} AS stage{} GROUP BY {keys} HAVING count(*) > 1",
-            mapping.stage,
-            filter(mapping),
+            "{duplicates} target key(s) are staged more than once; only one row may change a target row. Find them with: {}",
+            duplicates_query(mapping),
         ),
     )
 }
 
+/// The query that finds keys which are staged more than once, for a person.
+pub fn duplicates_query(mapping: &Mapping) -> String {
+    repeated(mapping, &keys(mapping))
+}
+
+fn repeated(mapping: &Mapping, columns: &str) -> String {
+    let filter = filter(mapping);
+    format!("SELECT {columns}, count(*) FROM {} AS stage{filter} GROUP BY {columns} HAVING count(*) > 1", mapping.stage)
+}
+
 fn ties(mapping: &Mapping, ties: i64) -> Failure {
-    let (keys, order) = (keys(mapping), mapping.changes.as_ref().map(|rules| rules.order.value("stage")).unwrap_or_default());
+    let order = mapping.changes.as_ref().map(|rules| rules.order.value("stage")).unwrap_or_default();
     Failure::new(
         Class::DuplicateKeys,
         format!(
-            "{ties} key(s) have two different changes of the same order, so that there is no telling which is the newest. Find them with: SELECT {keys}, {order}, count(*) FROM {} AS stage{} GROUP BY {keys}, {order} HAVING count(*) > 1",
-            mapping.stage,
-            filter(mapping),
+            "{ties} key(s) have two different changes of the same order, so that there is no telling which is the newest. Find them with: {}",
+            repeated(mapping, &format!("{}, {order}", keys(mapping))),
         ),
     )
 }
@@ -127,12 +134,18 @@ fn unusable(mapping: &Mapping, unusable: i64) -> Failure {
 }
 
 fn keys(mapping: &Mapping) -> String {
-    mapping.key.iter().map(|key| key.expression.clone()).collect::<Vec<_>>().join(", ")
+    mapping.key.iter().map(|key| own_line(&key.expression)).collect::<Vec<_>>().join(", ")
 }
 
 fn filter(mapping: &Mapping) -> String {
-    let conditions = mapping.row_conditions();
+    let window = mapping.window.iter().map(Window::condition).filter(|condition| condition != "true");
+    let conditions: Vec<String> = window.chain(mapping.filter.iter().map(|filter| own_line(filter))).collect();
     if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
+}
+
+/// An expression may end in a comment.
+fn own_line(text: &str) -> String {
+    if text.contains("--") { format!("\n{text}\n") } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,6 +1,19 @@
 //! Checks a job against the server: tables, names, types, privileges; every finding at once, each with its remedy.
 
+pub mod activity;
+mod comparison;
+mod dms;
+mod duplicates;
+pub mod expression;
+mod promise;
+mod scan;
+mod security;
 mod staged;
+mod storage;
+mod subject;
+mod target;
+mod thorough;
+mod tree;
 
 use tokio_postgres::types::Type;
 
@@ -18,6 +31,8 @@ use crate::{
     statement::{self, Source},
     table::{Kind, Table},
 };
+
+pub use thorough::thoroughly;
 
 /// What a check came to.
 #[derive(Debug)]
@@ -86,7 +101,7 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
     staged::examine(connection, job, &stage, same_heap, &cut, &mut findings).await?;
     let identity =
         |a: &Assignment| a.insert.is_some() && target.column(&a.column).is_some_and(|column| column.identity_always);
-    let mapping = Mapping {
+    let mut mapping = Mapping {
         stage_columns: stage.columns.iter().map(|column| column.name.clone()).collect(),
         stage_leaves: stage.leaves.clone(),
         stage_has_heap: stage.kind != Kind::NoHeap,
@@ -108,6 +123,7 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
         settings: settings.clone(),
         ..Mapping::new(stage.name.clone(), target.name.clone(), job.operation)
     };
+    comparison::examine(connection, &mut mapping, &mut findings).await?;
     if !Finding::any_error(&findings) {
         asked.statement(&mapping, job, &mut findings).await?;
     }
@@ -120,6 +136,10 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
             "no unique index shows that each target key is staged once: planning counts, which reads the whole stage",
             "CREATE UNIQUE INDEX on the stage's key columns",
         ));
+    }
+    if mapping.operation.inserts() {
+        let may_exist = mapping.operation != Operation::Insert;
+        target::unfilled(connection, &target, &mapping.assignments, may_exist, &mut findings).await?;
     }
     room(connection, job, &mut findings).await?;
     Ok(Checked { mapping: Some(mapping), stage: Some(stage), findings })

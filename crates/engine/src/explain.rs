@@ -8,10 +8,10 @@ use crate::{
     chunk::Range,
     failure::Failure,
     ident::{Ident, TableName},
+    job::Operation,
     mapping::Mapping,
     pg::{Connection, catalog},
-    probe,
-    statement::{self, Source},
+    probe, statement,
 };
 
 /// Scans of the target that would read more rows than this for each chunk are worth avoiding.
@@ -39,7 +39,8 @@ pub async fn keep_nested_loop(connection: &Connection, mapping: &mut Mapping, ra
     let Some(target) = catalog::table(connection, &mapping.target).await? else { return Ok(0.0) };
     let heaps: BTreeSet<TableName> = target.leaves.into_iter().map(|leaf| leaf.name).collect();
     let left_alone = rows_scanned(connection, mapping, range, &heaps).await?;
-    if left_alone < SCAN_WORTH_AVOIDING {
+    // What a statement of the user's own needs is not ours to say.
+    if left_alone < SCAN_WORTH_AVOIDING || mapping.operation == Operation::Sql {
         return Ok(left_alone);
     }
     let mut nested = mapping.clone();
@@ -61,9 +62,13 @@ async fn rows_scanned(
     range: &Range,
     heaps: &BTreeSet<TableName>,
 ) -> Result<f64, Failure> {
-    let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {}", statement::apply(mapping, Source::Chunk(range)));
-    let row = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?;
-    Ok(scanned(&row.get::<_, Json>(0), heaps))
+    let mut rows = 0.0;
+    for statement in statement::of_chunk(mapping, range) {
+        let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {statement}");
+        let row = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?;
+        rows += scanned(&row.get::<_, Json>(0), heaps);
+    }
+    Ok(rows)
 }
 
 fn scanned(plan: &Json, heaps: &BTreeSet<TableName>) -> f64 {

@@ -7,7 +7,7 @@ use crate::{
     account::duplicate_keys,
     answer::{Answer, Step},
     check,
-    chunk::{self, Range},
+    chunk,
     cut, explain,
     failure::{Class, Failure},
     job::{Job, Operation, StageRows, Verify},
@@ -19,8 +19,7 @@ use crate::{
     mapping::Mapping,
     outcome::{Status, Tally},
     pg::{Connection, catalog},
-    probe,
-    statement::{self, Source},
+    probe, statement,
     table::{Kind, Table},
 };
 
@@ -246,8 +245,6 @@ async fn refuse_duplicates(connection: &Connection, mapping: &Mapping) -> Result
         return Ok(());
     }
     Err(duplicate_keys(mapping, duplicates))
-}
-
 }
 
 /// Writes chunks and first round, unless the run was closed meanwhile.

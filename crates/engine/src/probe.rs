@@ -1,5 +1,7 @@
 //! Questions to the server that change nothing, asked under the settings that a run's chunks will have.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
 };
 
 /// Planning has no deadline of its own; a question that takes longer than this is a question too many.
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Asks one question in a read-only transaction of its own, so that an error spoils nothing.
 ///
@@ -23,7 +25,7 @@ pub async fn ask(
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failure> {
-    let begin = begin(settings);
+    let begin = begin(settings, LONGEST);
     let answered = match connection.batch(&begin).await {
         Ok(_) => connection.query(sql, params).await,
         Err(refused) => Err(refused),
@@ -31,11 +33,31 @@ pub async fn ask(
     connection.end(answered).await
 }
 
-fn begin(settings: &Settings) -> String {
+/// Asks a question that is worth no more than `limit`; `None` when there was no answer by then.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn ask_within(
+    connection: &Connection,
+    settings: &Settings,
+    limit: Duration,
+    sql: &str,
+) -> Result<Option<Vec<Row>>, Failure> {
+    let answered = match connection.batch(&begin(settings, limit)).await {
+        Ok(_) => connection.query(sql, &[]).await,
+        Err(refused) => Err(refused),
+    };
+    match connection.end(answered).await {
+        Err(late) if late.sqlstate.as_deref() == Some("57014") => Ok(None),
+        answered => answered.map(Some),
+    }
+}
+
+fn begin(settings: &Settings, limit: Duration) -> String {
     // A chunk's statement timeout says nothing about questions to the whole stage.
     let mut settings = settings.clone();
     settings.retain(|name, _| !name.eq_ignore_ascii_case("statement_timeout"));
-    format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}", settings::set_local(&settings, LONGEST))
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}", settings::set_local(&settings, limit))
 }
 
 /// Reads a table from the catalog, named and described as the run's `search_path` has it.
@@ -43,7 +65,7 @@ fn begin(settings: &Settings) -> String {
 /// # Errors
 /// What the server or the connection says.
 pub async fn table(connection: &Connection, settings: &Settings, name: &TableName) -> Result<Option<Table>, Failure> {
-    let table = match connection.batch(&begin(settings)).await {
+    let table = match connection.batch(&begin(settings, LONGEST)).await {
         Ok(_) => catalog::table(connection, name).await,
         Err(refused) => Err(refused),
     };

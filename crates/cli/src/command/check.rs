@@ -35,5 +35,5 @@ async fn find(args: &JobArgs, world: &World) -> Result<Vec<Finding>, CliError> {
     let server = server::server(&world.connect)?;
     let job = jobfile::load(&args.job, Changes::default(), &server).await?;
     let connection = server::connect(&server).await?;
-    Ok(check::job(&connection, &job).await?.findings)
+    Ok(check::thoroughly(&connection, &job).await?.findings)
 }
