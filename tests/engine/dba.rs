@@ -8,7 +8,7 @@ use stagemill_engine::{
         expression::{self, Expression, Facts},
     },
     finding::{Finding, Severity},
-    ident::TableName,
+    ident::{Ident, TableName},
     job::Job,
     pg::{Server, Trust},
     settings::Settings,
@@ -90,6 +90,7 @@ async fn the_server_says_what_an_expression_depends_on() {
     assert_eq!(facts[14], None, "what the server does not accept has no facts");
     assert_eq!(*known[0], Facts::default());
     assert_eq!(known[1].volatile, ["nextval()", "random()", "shop.clean()"]);
+    assert_eq!(known[1].schemas.iter().map(Ident::as_str).collect::<Vec<_>>(), ["shop"]);
     for (n, facts) in known.iter().enumerate() {
         assert_eq!(facts.clock, (2..=5).contains(&n), "{n} {facts:?}");
         assert_eq!(facts.reads_target_row, [6, 7, 9].contains(&n), "{n} {facts:?}");

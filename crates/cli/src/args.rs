@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint, builder::NonEmptyStringValueParser};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -54,8 +54,8 @@ pub(crate) struct ConnectArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create the ledger (schema `stagemill`) in the database, or bring it up to date
-    Init,
+    /// Create the ledger (schema `stagemill`) in the database, or bring it up to date; or print the grants that it and jobs need
+    Init(InitArgs),
     /// Check a job against the database: every finding at once, each with its remedy
     Check(JobArgs),
     /// Show what a run would do: the chunks and the SQL; nothing is written
@@ -95,9 +95,30 @@ impl Command {
             Self::Job(JobCommand::List { json } | JobCommand::Show { json, .. } | JobCommand::Put { json, .. }) => {
                 *json
             }
-            Self::Init | Self::Schema | Self::Demo(_) | Self::Completions(_) => false,
+            Self::Init(_) | Self::Schema | Self::Demo(_) | Self::Completions(_) => false,
         }
     }
+}
+
+const INIT_HELP: &str = r#"Examples:
+  stagemill init                                                          once a database
+  stagemill init --grants --role etl orders.json | psql "$DATABASE_URL"   as the owner of the tables"#;
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = INIT_HELP)]
+pub(crate) struct InitArgs {
+    /// Create nothing: print the least privileges that a role needs to run jobs, as SQL for psql
+    #[arg(long)]
+    pub(crate) grants: bool,
+    /// The role that runs jobs, exactly as it is called
+    #[arg(long, value_name = "ROLE", default_value = "etl", requires = "grants", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) role: String,
+    /// Also what a role needs to look at runs, and no row's value
+    #[arg(long, value_name = "ROLE", requires = "grants", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) reader: Option<String>,
+    /// Job files, or names of jobs in the job table: what each needs beside the ledger
+    #[arg(value_name = "JOB_OR_FILE", value_hint = ValueHint::FilePath, requires = "grants")]
+    pub(crate) jobs: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]

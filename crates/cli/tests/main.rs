@@ -5,6 +5,7 @@
 mod bad_input;
 mod demo;
 mod examples;
+mod grants;
 mod interrupted;
 mod killed;
 mod output;

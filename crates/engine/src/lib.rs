@@ -19,6 +19,7 @@
 //! * [`pg`], [`probe`]: connections, errors, the catalog
 //! * [`ledger`]: jobs, runs and chunks in the database
 //! * [`explain`], [`check`], [`cut`], [`plan`]: the planner
+//! * [`grants`]: the least that a role needs for it
 //! * [`apply`]: the executor
 //! * [`record`], [`resume`]: the recorder, and going on
 //! * [`local`]: the driver on one machine
@@ -32,6 +33,7 @@ pub mod cut;
 pub mod explain;
 pub mod failure;
 pub mod finding;
+pub mod grants;
 pub mod ident;
 pub mod job;
 pub mod ledger;

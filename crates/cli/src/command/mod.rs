@@ -4,6 +4,7 @@ mod check;
 mod chunks;
 mod completions;
 mod demo;
+mod grants;
 mod init;
 mod job;
 mod plan;
@@ -25,7 +26,8 @@ use crate::{
 pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliError> {
     log::start(world)?;
     match command {
-        Command::Init => init::run(world).await,
+        Command::Init(args) if args.grants => grants::run(args, world).await,
+        Command::Init(_) => init::run(world).await,
         Command::Check(args) => check::run(args, world).await,
         Command::Plan(args) => plan::run(args, world).await,
         Command::Run(args) => run::run(args, world).await,

@@ -65,6 +65,8 @@ pub struct Facts {
     pub tables: Vec<TableName>,
     /// Whether one of these is the target, a partition of it, or a view over it.
     pub reads_target: bool,
+    /// The schemas of the functions that it calls, `pg_catalog` aside.
+    pub schemas: BTreeSet<Ident>,
 }
 
 /// Learns what expressions depend on. `None` where this role, or this server, lets nobody create temporary views; an expression that the
@@ -146,6 +148,7 @@ async fn uses(
 
 struct Function {
     oid: u32,
+    schema: String,
     name: String,
     volatile: bool,
     clock: bool,
@@ -164,11 +167,11 @@ struct Known {
 }
 
 const FUNCTIONS: &str = "
-SELECT p.oid, CASE n.nspname WHEN 'pg_catalog' THEN p.proname::text ELSE pg_catalog.format('%s.%s', n.nspname, p.proname) END,
+SELECT p.oid, n.nspname::text, CASE n.nspname WHEN 'pg_catalog' THEN p.proname::text ELSE pg_catalog.format('%s.%s', n.nspname, p.proname) END,
        p.provolatile = 'v', p.provolatile = 's' AND p.pronargs = 0 OR n.nspname = 'pg_catalog'
        AND (p.proname IN ('current_setting', 'clock_timestamp', 'timeofday') OR p.proname = 'age' AND p.pronargs = 1)
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-WHERE p.oid = ANY ($1) AND p.provolatile <> 'i'";
+WHERE p.oid = ANY ($1)";
 
 const RELATIONS: &str = "
 WITH RECURSIVE reads(top, oid) AS (
@@ -205,7 +208,13 @@ impl Known {
         Ok(Self {
             functions: functions
                 .iter()
-                .map(|row| Function { oid: row.get(0), name: row.get(1), volatile: row.get(2), clock: row.get(3) })
+                .map(|row| Function {
+                    oid: row.get(0),
+                    schema: row.get(1),
+                    name: row.get(2),
+                    volatile: row.get(3),
+                    clock: row.get(4),
+                })
                 .collect(),
             relations: relations
                 .iter()
@@ -234,6 +243,7 @@ impl Known {
             reads_target_row: uses.target_row,
             tables: relations().map(|relation| relation.name.clone()).collect(),
             reads_target: relations().any(|relation| relation.reads_target),
+            schemas: functions().filter(|f| f.schema != "pg_catalog").map(|f| Ident::exact(&f.schema)).collect(),
         }
     }
 }
