@@ -118,7 +118,8 @@ pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
         rows.push(("statements", Cell::new(format!("{} rows, in their order", reported.join(", ")))));
     }
     if summary.outside > 0 {
-        let outside = format!("{} in no range of chunks.query: not applied", many(summary.outside, "staged row", "staged rows"));
+        let outside =
+            format!("{} in no range of chunks.query: not applied", many(summary.outside, "staged row", "staged rows"));
         rows.push(("outside", Cell::new(outside)));
     }
     rows.extend(window(summary).map(|window| ("window", Cell::new(window))));

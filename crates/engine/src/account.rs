@@ -180,9 +180,17 @@ mod tests {
         for (mapping, found, expected) in [
             (mapping(Operation::Upsert), Found { inserted: 2, updated: 3, ..found }, Ok((0, 0))),
             (mapping(Operation::Upsert), Found { inserted: 2, updated: 2, ..found }, Err(Class::Contention)),
-            (mapping(Operation::Upsert), Found { inserted: 2, updated: 3, duplicates: 1, ..found }, Err(Class::DuplicateKeys)),
+            (
+                mapping(Operation::Upsert),
+                Found { inserted: 2, updated: 3, duplicates: 1, ..found },
+                Err(Class::DuplicateKeys),
+            ),
             (skipping(Operation::Upsert), Found { inserted: 2, missing: 2, updated: 1, ..found }, Ok((0, 2))),
-            (skipping(Operation::Upsert), Found { inserted: 1, missing: 2, updated: 1, ..found }, Err(Class::Contention)),
+            (
+                skipping(Operation::Upsert),
+                Found { inserted: 1, missing: 2, updated: 1, ..found },
+                Err(Class::Contention),
+            ),
             (mapping(Operation::Update), Found { updated: 3, ..found }, Ok((2, 0))),
             (mapping(Operation::Update), Found { updated: 6, ..found }, Err(Class::Contention)),
             (skipping(Operation::Update), Found { updated: 1, missing: 3, ..found }, Ok((3, 1))),
@@ -192,7 +200,8 @@ mod tests {
             (mapping(Operation::Delete), Found { deleted: 2, ..found }, Ok((3, 0))),
             (mapping(Operation::Delete), Found { deleted: 6, ..found }, Err(Class::Contention)),
         ] {
-            let counted = account(&mapping, &found).map(|counts| (counts.skipped, counts.unchanged)).map_err(|f| f.class);
+            let counted =
+                account(&mapping, &found).map(|counts| (counts.skipped, counts.unchanged)).map_err(|f| f.class);
             assert_eq!(counted, expected, "{:?} {found:?}", mapping.operation);
         }
     }
@@ -200,7 +209,8 @@ mod tests {
     #[test]
     fn changes_are_applied_superseded_refused_or_find_nothing_to_delete() {
         // Ten changes: three superseded, two deletes (one finds its row), five writes.
-        let found = Found { staged: 10, superseded: 3, deletes: 2, deleted: 1, inserted: 2, updated: 3, ..Found::default() };
+        let found =
+            Found { staged: 10, superseded: 3, deletes: 2, deleted: 1, inserted: 2, updated: 3, ..Found::default() };
         let counts = account(&changes(false), &found).unwrap();
         assert_eq!((counts.skipped, counts.unchanged, counts.written()), (4, 0, 6));
         // With a guard: of three target rows one is newer than its change, one has just this change.

@@ -130,7 +130,8 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
     if !mapping.keys_together
         && !mapping.keys_are_unique
         && job.operation != Operation::Sql
-        && stage.kind != Kind::NoHeap {
+        && stage.kind != Kind::NoHeap
+    {
         findings.push(Finding::warning(
             "stage.table",
             "no unique index shows that each target key is staged once: planning counts, which reads the whole stage",
@@ -416,7 +417,8 @@ impl Asked<'_> {
             }
             Err(refused) if refused.class.is_retryable() => Err(refused),
             Err(refused) => {
-                let remedy = "write a SELECT of two columns: the first and the last value of each chunk, without overlaps";
+                let remedy =
+                    "write a SELECT of two columns: the first and the last value of each chunk, without overlaps";
                 findings.push(Finding::error("chunks.query", format!("can't be used: {refused}"), remedy));
                 Ok(None)
             }

@@ -165,7 +165,7 @@ impl Range {
                 format!("({})", null.collect::<Vec<_>>().join(" OR "))
             }
             Self::Ids { low, high } => {
-                let [low, high] = [low, high].map(|bound| std::slice::from_ref(bound));
+                let [low, high] = [low, high].map(std::slice::from_ref);
                 format!("{} AND {}", compare(cut, ">=", low), compare(cut, "<=", high))
             }
             // By their keys, which the mapping knows how to compute.

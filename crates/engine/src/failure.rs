@@ -192,28 +192,30 @@ pub struct Failure {
     pub class: Class,
     /// The server's code, where the server spoke.
     pub sqlstate: Option<String>,
+    message: Cow<'static, str>,
+    report: Option<Box<Report>>,
+}
+
+/// What the server said, beside its code.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Report {
     /// The constraint that a row breaks.
     pub constraint: Option<String>,
     /// The column whose value can't be stored.
     pub column: Option<String>,
-    message: Cow<'static, str>,
-    server_message: Option<String>,
+    /// Its words, which may hold row values: for the ledger only.
+    pub words: String,
 }
 
 impl Failure {
     /// A failure in our own words, which must name objects and never row values.
     pub fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, sqlstate: None, constraint: None, column: None, message: message.into(), server_message: None }
+        Self { class, sqlstate: None, message: message.into(), report: None }
     }
 
     /// A failure that the server reported: `message` of ours without row values, and the server's own words for the ledger.
-    pub fn from_server(class: Class, sqlstate: &str, message: String, server_message: String) -> Self {
-        Self {
-            class,
-            sqlstate: Some(sqlstate.to_owned()),
-            server_message: Some(server_message),
-            ..Self::new(class, message)
-        }
+    pub fn from_server(class: Class, sqlstate: &str, message: String, report: Report) -> Self {
+        Self { sqlstate: Some(sqlstate.to_owned()), report: Some(Box::new(report)), ..Self::new(class, message) }
     }
 
     /// The same failure, judged otherwise by who knows more.
@@ -237,7 +239,17 @@ impl Failure {
 
     /// What happened in the server's words, which may hold row values: for the ledger only.
     pub fn server_message(&self) -> Option<&str> {
-        self.server_message.as_deref()
+        self.report.as_ref().map(|report| report.words.as_str())
+    }
+
+    /// The constraint that a row breaks.
+    pub fn constraint(&self) -> Option<&str> {
+        self.report.as_ref()?.constraint.as_deref()
+    }
+
+    /// The column whose value can't be stored.
+    pub fn column(&self) -> Option<&str> {
+        self.report.as_ref()?.column.as_deref()
     }
 }
 
@@ -298,7 +310,12 @@ mod tests {
     #[test]
     fn only_the_ledger_sees_the_servers_words() {
         let planted = "value 4711 of a row";
-        let failure = Failure::from_server(Class::BadData, "22P02", "column a".into(), planted.into());
+        let failure = Failure::from_server(
+            Class::BadData,
+            "22P02",
+            "column a".into(),
+            Report { words: planted.into(), ..Report::default() },
+        );
         assert!(!format!("{failure} {failure:?} {}", failure.message()).contains("4711"));
         assert_eq!(failure.server_message(), Some(planted));
     }

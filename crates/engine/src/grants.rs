@@ -8,7 +8,7 @@ use crate::{
     check::expression::{self, Expression},
     failure::Failure,
     ident::{self, Ident, TableName},
-    job::Operation,
+    job::{Operation, StageRows},
     mapping::Mapping,
     pg::Connection,
     table::Table,
@@ -17,7 +17,7 @@ use crate::{
 /// What planner, executors and recorder do with the ledger's tables; the command line does no more.
 const LEDGER: [(&str, &[&str]); 4] = [
     ("SELECT", &["migration", "job", "run_status"]),
-    ("SELECT, INSERT, UPDATE", &["run"]),
+    ("SELECT, INSERT, UPDATE", &["run", "reject"]),
     ("SELECT, INSERT", &["round"]),
     ("SELECT, INSERT, UPDATE, DELETE", &["chunk"]),
 ];
@@ -54,7 +54,9 @@ pub async fn job(
     mapping: &Mapping,
     stage: &Table,
 ) -> Result<Vec<String>, Failure> {
-    let mut read: BTreeSet<TableName> = stage.leaves.iter().map(|leaf| leaf.name.clone()).collect();
+    let mut leaves: BTreeSet<TableName> = stage.leaves.iter().map(|leaf| leaf.name.clone()).collect();
+    leaves.remove(&mapping.stage);
+    let mut read = BTreeSet::new();
     let mut schemas = BTreeSet::new();
     let expressions = Expression::all_of(mapping);
     let facts = expression::facts(connection, &mapping.settings, &mapping.stage, &mapping.target, &expressions).await?;
@@ -65,7 +67,7 @@ pub async fn job(
     read.remove(&mapping.stage);
     read.remove(&mapping.target);
     let sequences = sequences(connection, mapping).await?;
-    let named = [&mapping.stage, &mapping.target].into_iter().chain(&read).chain(&sequences);
+    let named = [&mapping.stage, &mapping.target].into_iter().chain(&leaves).chain(&read).chain(&sequences);
     schemas.extend(named.filter_map(|name| name.schema.clone()));
     let closed = closed(connection, schemas).await?;
 
@@ -74,23 +76,45 @@ pub async fn job(
         grants.push(format!("GRANT USAGE ON SCHEMA {} TO {role};", ident::list(&closed)));
     }
     grants.push(format!("GRANT {} ON {} TO {role};", on_stage(mapping), mapping.stage));
+    grants.extend(all(&format!("{} ON", on_stage(mapping)), &leaves, role));
     grants.extend(all("SELECT ON", &read, role));
-    grants.push(format!("GRANT {} ON {} TO {role};", on_target(mapping), mapping.target));
+    grants.push(match on_target(mapping) {
+        Some(privileges) => format!("GRANT {privileges} ON {} TO {role};", mapping.target),
+        None => format!("-- job with statements of its own: GRANT what they do on {} and others", mapping.target),
+    });
+    if mapping.reject_limit.is_some() || mapping.skip_unchanged {
+        grants.extend(temporary(connection, role).await?);
+    }
     grants.extend(all("USAGE ON SEQUENCE", &sequences, role));
     Ok(grants)
 }
 
-/// A job that takes rows away from the stage would need DELETE or TRUNCATE here.
-const fn on_stage(_: &Mapping) -> &'static str {
-    "SELECT"
+const fn on_stage(mapping: &Mapping) -> &'static str {
+    match mapping.stage_rows {
+        StageRows::Keep => "SELECT",
+        StageRows::Delete => "SELECT, DELETE",
+        StageRows::Truncate => "SELECT, TRUNCATE",
+    }
 }
 
-const fn on_target(mapping: &Mapping) -> &'static str {
-    match mapping.operation {
+/// What the operation does; `None` where nobody but its author knows.
+const fn on_target(mapping: &Mapping) -> Option<&'static str> {
+    Some(match mapping.operation {
         Operation::Insert => "SELECT, INSERT",
         Operation::Update => "SELECT, UPDATE",
         Operation::Upsert => "SELECT, INSERT, UPDATE",
-    }
+        Operation::Delete => "SELECT, DELETE",
+        Operation::Changes => "SELECT, INSERT, UPDATE, DELETE",
+        Operation::Sql => return None,
+    })
+}
+
+/// Temporary tables and views, where not everybody may create them.
+async fn temporary(connection: &Connection, role: &Ident) -> Result<Option<String>, Failure> {
+    let sql = "SELECT pg_catalog.current_database()::text, pg_catalog.has_database_privilege('public', pg_catalog.current_database(), 'TEMPORARY')";
+    let row = connection.query_one(sql, &[]).await?;
+    let database = Ident::exact(row.get::<_, String>(0));
+    Ok((!row.get::<_, bool>(1)).then(|| format!("GRANT TEMPORARY ON DATABASE {database} TO {role};")))
 }
 
 fn all(privilege: &str, names: &BTreeSet<TableName>, role: &Ident) -> Option<String> {
@@ -109,7 +133,7 @@ WHERE def.adrelid = pg_catalog.to_regclass($1)";
 
 /// The sequences behind the defaults (`serial`) of columns that an inserted row leaves to them. Identity columns need no privilege.
 async fn sequences(connection: &Connection, mapping: &Mapping) -> Result<BTreeSet<TableName>, Failure> {
-    if mapping.operation == Operation::Update {
+    if !mapping.operation.inserts() {
         return Ok(BTreeSet::new());
     }
     let given = |column: &str| mapping.assignments.iter().any(|a| a.column.as_str() == column && a.insert.is_some());

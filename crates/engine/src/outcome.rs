@@ -271,7 +271,11 @@ mod tests {
             (Evidence { tally: tally(2, 1, 0), ..done }, Verdict::Incomplete { chunks: 1 }, Status::Incomplete),
             (Evidence { tally: tally(1, 0, 2), ..done }, Verdict::Incomplete { chunks: 2 }, Status::Incomplete),
             // Counts that don't add up are never complete.
-            (with(Counts { staged: 5, inserted: 4, ..Counts::default() }), Verdict::Incomplete { chunks: 0 }, Status::Incomplete),
+            (
+                with(Counts { staged: 5, inserted: 4, ..Counts::default() }),
+                Verdict::Incomplete { chunks: 0 },
+                Status::Incomplete,
+            ),
             (
                 Evidence { new_rows: Some(4), ..rejects },
                 Verdict::SourceChanged { new_rows: 4, difference: 0 },
@@ -282,7 +286,11 @@ mod tests {
                 Verdict::SourceChanged { new_rows: 0, difference: -3 },
                 Status::SourceChanged,
             ),
-            (Evidence { new_rows: Some(4), tally: tally(2, 0, 1), ..done }, Verdict::Incomplete { chunks: 1 }, Status::Incomplete),
+            (
+                Evidence { new_rows: Some(4), tally: tally(2, 0, 1), ..done },
+                Verdict::Incomplete { chunks: 1 },
+                Status::Incomplete,
+            ),
             (Evidence { not_emptied: true, ..done }, Verdict::NotEmptied, Status::Incomplete),
             (Evidence { halted: Some(Status::Stopped), ..rejects }, Verdict::Halted(Status::Stopped), Status::Stopped),
         ] {

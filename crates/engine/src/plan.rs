@@ -6,9 +6,7 @@ mod window;
 use crate::{
     account::duplicate_keys,
     answer::{Answer, Step},
-    check,
-    chunk,
-    cut, explain,
+    check, chunk, cut, explain,
     failure::{Class, Failure},
     job::{Job, Operation, StageRows, Verify},
     ledger::{

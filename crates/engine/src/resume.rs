@@ -42,7 +42,9 @@ async fn refuse(connection: &Connection, run: &Run) -> Result<(), Failure> {
         return Err(Failure::new(Class::BadJob, format!("run {id} is complete: there is nothing to resume")));
     }
     if run.status == Status::CompleteWithRejects {
-        let text = format!("run {id} is complete but for rows that were set aside: `stagemill rejects {id} --retry` tries those again");
+        let text = format!(
+            "run {id} is complete but for rows that were set aside: `stagemill rejects {id} --retry` tries those again"
+        );
         return Err(Failure::new(Class::BadJob, text));
     }
     refuse_lost(connection, run).await

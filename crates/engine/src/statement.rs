@@ -44,7 +44,18 @@ pub fn of_chunk(mapping: &Mapping, range: &Range) -> Vec<String> {
 
 /// The columns of the one row that [`apply`] returns, each a bigint: what an operation does not have is 0.
 pub const FOUND: [&str; 12] = [
-    "staged", "superseded", "unusable", "ties", "duplicates", "deletes", "missing", "stale", "same", "inserted", "updated", "deleted",
+    "staged",
+    "superseded",
+    "unusable",
+    "ties",
+    "duplicates",
+    "deletes",
+    "missing",
+    "stale",
+    "same",
+    "inserted",
+    "updated",
+    "deleted",
 ];
 
 /// The statement for the rows of a chunk.

@@ -12,8 +12,7 @@ use stagemill_engine::{
     mapping::Mapping,
     pg::Connection,
     plan::{self, Plan},
-    probe,
-    statement,
+    probe, statement,
 };
 
 use crate::{
@@ -90,7 +89,10 @@ pub(crate) async fn run(args: PlanArgs, world: &World) -> Result<Exit, CliError>
     ]);
     let left_out = match outside {
         0 => String::new(),
-        rows => format!("{} lie in no range of chunks.query: they would not be applied\n", table::many(rows, "staged row", "staged rows")),
+        rows => format!(
+            "{} lie in no range of chunks.query: they would not be applied\n",
+            table::many(rows, "staged row", "staged rows")
+        ),
     };
     let mut list = table::new(["chunk", "rows of the stage", "rows"]);
     for (number, (range, rows)) in (1..).zip(&shown) {

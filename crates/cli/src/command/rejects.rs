@@ -35,12 +35,19 @@ pub(crate) async fn run(args: RejectsArgs, world: &World) -> Result<Exit, CliErr
         return Ok(Exit::Done);
     }
     let more = all - i64::try_from(rejects.len()).unwrap_or(all);
-    let more = if more > 0 { format!("\n... and {}: --limit shows more", table::many(more, "more", "more")) } else { String::new() };
+    let more = if more > 0 {
+        format!("\n... and {}: --limit shows more", table::many(more, "more", "more"))
+    } else {
+        String::new()
+    };
     world.print(&format!("{}{more}", list(&rejects, args.rows)))?;
     if !args.rows {
         world.say(&table::commands(&[
             (&format!("stagemill rejects {} --rows", args.run), "shows the rows, with their values"),
-            (&format!("stagemill rejects {} --retry", args.run), "applies them, once they are mended in the stage, or what kept them out is"),
+            (
+                &format!("stagemill rejects {} --retry", args.run),
+                "applies them, once they are mended in the stage, or what kept them out is",
+            ),
         ]));
     }
     Ok(Exit::Done)
@@ -87,6 +94,13 @@ async fn retry(args: RejectsArgs, world: &World, server: &Server, connection: Co
     };
     let ended = Box::pin(drive::drive(world, server, answer, &owner, &show)).await?;
     let left = ledger::reject::count(&connection, args.run).await?;
-    show.say(world, &format!("{} of {} applied", table::count(before - left), table::many(before, "row that was set aside", "rows that were set aside")));
+    show.say(
+        world,
+        &format!(
+            "{} of {} applied",
+            table::count(before - left),
+            table::many(before, "row that was set aside", "rows that were set aside")
+        ),
+    );
     drive::conclude(world, &ended, &show)
 }

@@ -159,6 +159,7 @@ async fn empty_stage(work: Work<'_>, rejected: &[Rejected], expected: i64) -> Re
     if deleted == expected {
         return Ok(());
     }
-    let text = format!("{expected} staged rows were applied, {deleted} of them are still there: another session changed them");
+    let text =
+        format!("{expected} staged rows were applied, {deleted} of them are still there: another session changed them");
     Err(Failure::new(Class::Contention, text))
 }

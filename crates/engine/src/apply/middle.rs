@@ -10,7 +10,11 @@ use crate::{
 };
 
 /// Both halves of a range; `None` where it can't be cut: one row, or one key, is left, or its rows have no order.
-pub(super) async fn halves(connection: &Connection, mapping: &Mapping, range: &Range) -> Result<Option<[Range; 2]>, Failure> {
+pub(super) async fn halves(
+    connection: &Connection,
+    mapping: &Mapping,
+    range: &Range,
+) -> Result<Option<[Range; 2]>, Failure> {
     let middle = match range {
         Range::Blocks { .. } => middle_tid(connection, mapping, range).await?,
         Range::Keys { .. } | Range::Ids { .. } => middle_key(connection, mapping, range).await?,
@@ -35,7 +39,8 @@ async fn middle_tid(connection: &Connection, mapping: &Mapping, range: &Range) -
 async fn middle_key(connection: &Connection, mapping: &Mapping, range: &Range) -> Result<Option<Middle>, Failure> {
     let columns: Vec<String> = mapping.cut.iter().map(|cut| cut.column.to_string()).collect();
     let of = |table: &str| columns.iter().map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ");
-    let texts = |table: &str| columns.iter().map(|column| format!("{table}.{column}::text")).collect::<Vec<_>>().join(", ");
+    let texts =
+        |table: &str| columns.iter().map(|column| format!("{table}.{column}::text")).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "WITH keys AS MATERIALIZED (
              SELECT {stage}, pg_catalog.row_number() OVER (ORDER BY {stage}) AS \"stagemill row\" FROM {from} WHERE {condition} GROUP BY {stage}),

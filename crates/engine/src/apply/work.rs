@@ -155,8 +155,10 @@ impl Work<'_> {
         if ledger::chunk::finish(self.connection, self.chunk, &done).await? {
             return Ok(done);
         }
-        let text =
-            format!("{} was rewritten since the run was planned (VACUUM FULL, CLUSTER or TRUNCATE)", self.mapping.stage);
+        let text = format!(
+            "{} was rewritten since the run was planned (VACUUM FULL, CLUSTER or TRUNCATE)",
+            self.mapping.stage
+        );
         Err(Failure::new(Class::SourceChanged, text))
     }
 }
@@ -167,7 +169,8 @@ pub(super) fn retried(counts: Counts, superseded: i64, taken: i64) -> Result<Cou
     if counts.staged == taken {
         return Ok(counts);
     }
-    let text = format!("{taken} rows were to be tried again, {} were found: the stage changed at this moment", counts.staged);
+    let text =
+        format!("{taken} rows were to be tried again, {} were found: the stage changed at this moment", counts.staged);
     Err(Failure::new(Class::Contention, text))
 }
 

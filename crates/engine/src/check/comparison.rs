@@ -14,10 +14,14 @@ pub(super) async fn examine(
     if !mapping.skip_unchanged && !overlaps {
         return Ok(());
     }
-    let updates: Vec<Expression> = mapping.assignments.iter().filter_map(|a| {
-        let at = format!("columns.{}", a.column.as_str());
-        Some(Expression { at, text: a.update.clone()?, with_target: true })
-    }).collect();
+    let updates: Vec<Expression> = mapping
+        .assignments
+        .iter()
+        .filter_map(|a| {
+            let at = format!("columns.{}", a.column.as_str());
+            Some(Expression { at, text: a.update.clone()?, with_target: true })
+        })
+        .collect();
     let (stage, target) = (&mapping.stage, &mapping.target);
     let Some(facts) = expression::facts(connection, &mapping.settings, stage, target, &updates).await? else {
         findings.push(Finding::error(

@@ -76,7 +76,11 @@ async fn rechecks(connection: &Connection, findings: &mut Vec<Finding>) -> Resul
     if version < oldest {
         findings.push(Finding::error(
             "stage_rows",
-            format!("\"delete\" along block ranges needs PostgreSQL {}.{} or newer of this release", oldest / 10_000, oldest % 10_000),
+            format!(
+                "\"delete\" along block ranges needs PostgreSQL {}.{} or newer of this release",
+                oldest / 10_000,
+                oldest % 10_000
+            ),
             "update the server, or use \"by\": \"key\"",
         ));
     }

@@ -43,6 +43,8 @@ pub async fn ranges(connection: &Connection, mapping: &Mapping, query: &str) -> 
 fn bad(n: u32, fault: &str) -> Failure {
     Failure::new(
         Class::BadJob,
-        format!("chunks.query: range {n}, in ascending order, {fault}. Both values of a range are its own, as in Oracle"),
+        format!(
+            "chunks.query: range {n}, in ascending order, {fault}. Both values of a range are its own, as in Oracle"
+        ),
     )
 }

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Changes, ChunkBy, Chunks, Columns, Existing, Job, Limit, OnBadRow, Operation, Retry, Stage, StageRows, Target, Value,
-    Verify, Watermark,
+    Changes, ChunkBy, Chunks, Columns, Existing, Job, Limit, OnBadRow, Operation, Retry, Stage, StageRows, Target,
+    Value, Verify, Watermark,
 };
 use crate::{
     finding::Finding,
@@ -204,7 +204,8 @@ fn examine_chunks(chunks: &Chunks, operation: Option<Operation>, findings: &mut 
         }
         (None, _) => {}
     }
-    if operation == Some(Operation::Sql) && chunks.column.is_none() && matches!(chunks.by, ChunkBy::Key | ChunkBy::Sql) {
+    if operation == Some(Operation::Sql) && chunks.column.is_none() && matches!(chunks.by, ChunkBy::Key | ChunkBy::Sql)
+    {
         findings.push(Finding::error("chunks.column", "is missing", "name the stage's column to cut along"));
     }
 }

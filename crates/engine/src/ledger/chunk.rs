@@ -77,7 +77,13 @@ pub async fn write(connection: &Connection, run: i64, chunks: &[Planned], attemp
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn add(connection: &Connection, run: i64, round: i32, chunk: impl FnOnce(i32) -> Planned, attempts: u32) -> Result<i32, Failure> {
+pub async fn add(
+    connection: &Connection,
+    run: i64,
+    round: i32,
+    chunk: impl FnOnce(i32) -> Planned,
+    attempts: u32,
+) -> Result<i32, Failure> {
     let id = next_id(connection, run).await?;
     insert(connection, run, round, attempts, vec![descriptor(id, id, &chunk(id))]).await?;
     Ok(id)
@@ -88,14 +94,21 @@ async fn next_id(connection: &Connection, run: i64) -> Result<i32, Failure> {
     Ok(connection.query_one(sql, &[(&run, Type::INT8)]).await?.get(0))
 }
 
-async fn insert(connection: &Connection, run: i64, round: i32, attempts: u32, rows: Vec<serde_json::Value>) -> Result<(), Failure> {
+async fn insert(
+    connection: &Connection,
+    run: i64,
+    round: i32,
+    attempts: u32,
+    rows: Vec<serde_json::Value>,
+) -> Result<(), Failure> {
     let sql = "INSERT INTO stagemill.chunk (run_id, round, attempt_limit, chunk_id, root_id, kind, leaf_schema, leaf_name, leaf_oid, leaf_filenode,
                                             low_tid, high_tid, low_key, high_key, delete_limit)
                SELECT $1, $2, $3, c.* FROM pg_catalog.jsonb_to_recordset($4) AS c (chunk_id integer, root_id integer, kind text, leaf_schema text,
                    leaf_name text, leaf_oid oid, leaf_filenode oid, low_tid tid, high_tid tid, low_key text[], high_key text[], delete_limit bigint)";
     let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
     let rows = serde_json::Value::Array(rows);
-    let params: [Param<'_>; 4] = [(&run, Type::INT8), (&round, Type::INT4), (&attempts, Type::INT4), (&rows, Type::JSONB)];
+    let params: [Param<'_>; 4] =
+        [(&run, Type::INT8), (&round, Type::INT4), (&attempts, Type::INT4), (&rows, Type::JSONB)];
     connection.query(sql, &params).await?;
     Ok(())
 }
@@ -122,7 +135,9 @@ fn descriptor(id: i32, root: i32, chunk: &Planned) -> serde_json::Value {
 const RANGE: &str = "c.kind, c.leaf_schema, c.leaf_name, c.leaf_oid, c.leaf_filenode, c.low_tid::text, c.high_tid::text, c.low_key, c.high_key";
 
 fn range(row: &Row, at: usize, run: i64, id: i32) -> Result<Range, Failure> {
-    let unreadable = |what: &str| Failure::new(Class::Ledger, format!("chunk {id} of run {run}: {what} is not known to this version"));
+    let unreadable = |what: &str| {
+        Failure::new(Class::Ledger, format!("chunk {id} of run {run}: {what} is not known to this version"))
+    };
     let tid = |n: usize| row.get::<_, Option<&str>>(at + n).and_then(Tid::parse);
     let first = |n: usize| row.get::<_, Option<Vec<String>>>(at + n).and_then(|key| key.into_iter().next());
     match row.get::<_, &str>(at) {

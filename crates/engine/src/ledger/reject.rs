@@ -64,8 +64,8 @@ pub async fn write(
             (&key, Type::TEXT_ARRAY),
             (&class, Type::TEXT),
             (&failure.sqlstate, Type::TEXT),
-            (&failure.constraint, Type::TEXT),
-            (&failure.column, Type::TEXT),
+            (&failure.constraint(), Type::TEXT),
+            (&failure.column(), Type::TEXT),
             (&failure.message(), Type::TEXT),
             (&failure.server_message(), Type::TEXT),
         ];

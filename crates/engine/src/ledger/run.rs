@@ -256,7 +256,8 @@ pub async fn set_plan(connection: &Connection, run: i64, mapping: &Mapping, outs
     let bounds = mapping.window.as_ref().and_then(|window| window.bounds.clone());
     let (low, high) = bounds.map_or((None, None), |bounds| (bounds.low, bounds.high));
     let mapping = to_json(mapping)?;
-    let sql = "UPDATE stagemill.run SET mapping = $2, window_low = $3, window_high = $4, outside = $5 WHERE run_id = $1";
+    let sql =
+        "UPDATE stagemill.run SET mapping = $2, window_low = $3, window_high = $4, outside = $5 WHERE run_id = $1";
     let params: [Param<'_>; 5] =
         [(&run, Type::INT8), (&mapping, Type::JSONB), (&low, Type::TEXT), (&high, Type::TEXT), (&outside, Type::INT8)];
     connection.query(sql, &params).await?;
@@ -267,7 +268,12 @@ pub async fn set_plan(connection: &Connection, run: i64, mapping: &Mapping, outs
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn set_evidence(connection: &Connection, run: i64, new_rows: Option<i64>, recounted: Option<i64>) -> Result<(), Failure> {
+pub async fn set_evidence(
+    connection: &Connection,
+    run: i64,
+    new_rows: Option<i64>,
+    recounted: Option<i64>,
+) -> Result<(), Failure> {
     let sql = "UPDATE stagemill.run SET new_rows = $2, recounted = $3 WHERE run_id = $1";
     connection.query(sql, &[(&run, Type::INT8), (&new_rows, Type::INT8), (&recounted, Type::INT8)]).await?;
     Ok(())

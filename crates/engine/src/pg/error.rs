@@ -4,7 +4,7 @@ use std::{error::Error as _, io};
 
 use tokio_postgres::{Error, error::DbError};
 
-use crate::failure::{Class, Failure, is_postgresqls};
+use crate::failure::{Class, Failure, Report, is_postgresqls};
 
 /// Reads an error that a statement or a connection ended with.
 pub fn failure(error: &Error) -> Failure {
@@ -23,11 +23,10 @@ fn server_failure(db: &DbError) -> Failure {
         Some(hint) => format!("{message} ({hint})"),
         None => message,
     };
-    let full = [Some(db.message()), db.detail()].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    let words = [Some(db.message()), db.detail()].into_iter().flatten().collect::<Vec<_>>().join(": ");
     let named = |name: Option<&str>| name.map(str::to_owned);
-    let mut failure = Failure::from_server(class, code, message, full);
-    (failure.constraint, failure.column) = (named(db.constraint()), named(db.column()));
-    failure
+    let report = Report { constraint: named(db.constraint()), column: named(db.column()), words };
+    Failure::from_server(class, code, message, report)
 }
 
 /// Whether a function or trigger raised it: with any SQLSTATE, in words that can hold anything.

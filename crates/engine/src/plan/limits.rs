@@ -52,7 +52,11 @@ pub(super) async fn set(
     Ok(chunks)
 }
 
-async fn count_deletes(connection: &Connection, mapping: &Mapping, ranges: Vec<Range>) -> Result<Vec<Planned>, Failure> {
+async fn count_deletes(
+    connection: &Connection,
+    mapping: &Mapping,
+    ranges: Vec<Range>,
+) -> Result<Vec<Planned>, Failure> {
     let mut chunks = Vec::with_capacity(ranges.len());
     for group in ranges.chunks(COUNTED_TOGETHER) {
         let sql = statement::count_deletes(mapping, (0..).zip(group));

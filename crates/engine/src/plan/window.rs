@@ -32,27 +32,30 @@ pub(super) async fn fix(connection: &Connection, mapping: &mut Mapping, job: &Jo
 async fn low(connection: &Connection, mapping: &Mapping, window: &Window, high: &str) -> Result<String, Failure> {
     let Some(overlap) = &window.overlap else { return Ok(high.to_owned()) };
     // An interval is taken off a time, a number off a number.
-    let is_time = ["date", "timestamp without time zone", "timestamp with time zone"].contains(&window.type_name.as_str());
+    let is_time =
+        ["date", "timestamp without time zone", "timestamp with time zone"].contains(&window.type_name.as_str());
     let overlap_type = if is_time { "pg_catalog.interval" } else { &window.type_name };
-    let sql = format!(
-        "SELECT CAST(CAST($1::text AS {0}) - CAST($2::text AS {overlap_type}) AS {0})::text",
-        window.type_name
-    );
+    let sql =
+        format!("SELECT CAST(CAST($1::text AS {0}) - CAST($2::text AS {overlap_type}) AS {0})::text", window.type_name);
     let params: [crate::pg::Param<'_>; 2] = [(&high, Type::TEXT), (overlap, Type::TEXT)];
-    let row = probe::ask_one(connection, &mapping.settings, &sql, &params).await.map_err(|failure| {
-        match failure.class {
+    let row =
+        probe::ask_one(connection, &mapping.settings, &sql, &params).await.map_err(|failure| match failure.class {
             Class::BadData => Failure::new(
                 Class::BadJob,
                 format!("watermark.overlap {overlap:?} can't be taken off a {}: {failure}", window.type_name),
             ),
             _ => failure,
-        }
-    })?;
+        })?;
     Ok(row.get(0))
 }
 
 /// The highest value above `low`. A NULL is no value to go by, and its row would never be taken.
-async fn high(connection: &Connection, mapping: &Mapping, window: &Window, low: Option<&str>) -> Result<Option<String>, Failure> {
+async fn high(
+    connection: &Connection,
+    mapping: &Mapping,
+    window: &Window,
+    low: Option<&str>,
+) -> Result<Option<String>, Failure> {
     let value = window.column.value("stage");
     let filter = mapping.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)")).unwrap_or_default();
     let above = match low {

@@ -34,7 +34,8 @@ pub(super) async fn gather(connection: &Connection, run: &Run, tally: Tally) -> 
         Err(failure) if failure.class.is_retryable() => return Err(failure),
         Err(failure) => {
             evidence.halted = Some(Status::SourceChanged);
-            let text = format!("every chunk was applied, but {} can't be looked at any more: {failure}", run.mapping.stage);
+            let text =
+                format!("every chunk was applied, but {} can't be looked at any more: {failure}", run.mapping.stage);
             ("ROLLBACK TO SAVEPOINT evidence", Some(Failure::new(Class::SourceChanged, text)))
         }
     };
@@ -66,7 +67,10 @@ async fn look(connection: &Connection, run: &Run, evidence: &mut Evidence) -> Re
 
 /// Keeps everybody else off the stage. The failure is why that can't be had now.
 async fn lock(connection: &Connection, run: &Run) -> Result<Option<Failure>, Failure> {
-    let sql = format!("SAVEPOINT emptying; SET LOCAL lock_timeout = '10s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", run.mapping.stage);
+    let sql = format!(
+        "SAVEPOINT emptying; SET LOCAL lock_timeout = '10s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+        run.mapping.stage
+    );
     match connection.batch(&sql).await {
         Ok(_) => Ok(None),
         Err(failure) if failure.class == Class::ConnectionLost => Err(failure),

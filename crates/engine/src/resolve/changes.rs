@@ -50,11 +50,8 @@ pub fn rules(
 pub fn window(job: &Job, stage: &Table, findings: &mut Vec<Finding>) -> Option<Window> {
     let watermark = job.watermark.as_ref()?;
     let column = ordered("watermark.column", &watermark.column, stage, findings)?;
-    let type_name = if column.is_text {
-        "pg_catalog.numeric".to_owned()
-    } else {
-        stage.column(&column.column)?.bare_type.clone()
-    };
+    let type_name =
+        if column.is_text { "pg_catalog.numeric".to_owned() } else { stage.column(&column.column)?.bare_type.clone() };
     match &watermark.overlap {
         None => findings.push(Finding::warning(
             "watermark",

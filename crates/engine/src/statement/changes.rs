@@ -53,10 +53,14 @@ fn unusable(mapping: &Mapping, rules: &ChangeRules) -> String {
 /// The number of a row in the frozen list: the newest of each key, and the unusable ones, are tried by themselves.
 pub(super) fn number(mapping: &Mapping, rules: &ChangeRules) -> String {
     let (unusable, order) = (unusable(mapping, rules), order(rules));
-    let keys: Vec<String> = mapping.key.iter().map(|key| {
-        let collate = key.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
-        format!("(\n{}\n){collate}", key.expression)
-    }).collect();
+    let keys: Vec<String> = mapping
+        .key
+        .iter()
+        .map(|key| {
+            let collate = key.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+            format!("(\n{}\n){collate}", key.expression)
+        })
+        .collect();
     // A window over a window is no SQL: the place among the newer ones of a key stands for the number, made unique by the key's own.
     format!(
         "CASE WHEN {unusable} OR pg_catalog.row_number() OVER (PARTITION BY {unusable}, {keys} ORDER BY {order} DESC NULLS LAST) = 1 THEN pg_catalog.row_number() OVER () END",
@@ -108,7 +112,10 @@ pub(super) fn count(mapping: &Mapping, found: &mut Found) {
     found.set("ties", format!("(SELECT pg_catalog.count(*) FROM {TIES})"));
     found.set("deletes", format!("(SELECT pg_catalog.count(*) FROM {W} WHERE {IS_DELETE})"));
     if mapping.guard().is_some() {
-        found.set("stale", format!("(SELECT pg_catalog.count(*) FROM {GUARDED} WHERE refused AND NOT same AND NOT is_delete)"));
+        found.set(
+            "stale",
+            format!("(SELECT pg_catalog.count(*) FROM {GUARDED} WHERE refused AND NOT same AND NOT is_delete)"),
+        );
         found.set("same", format!("(SELECT pg_catalog.count(*) FROM {GUARDED} WHERE refused AND same AND is_delete)"));
     }
 }

@@ -31,7 +31,11 @@ pub fn contradictions(mapping: &Mapping) -> Option<String> {
     if mapping.changes.is_some() {
         let mut with = vec![staged::rows(mapping, Source::AllFrozen)];
         with.extend(changes::newest(mapping));
-        return Some(format!("WITH {}\nSELECT 0::bigint AS duplicates, {} AS ties", with.join(",\n"), super::count(changes::TIES)));
+        return Some(format!(
+            "WITH {}\nSELECT 0::bigint AS duplicates, {} AS ties",
+            with.join(",\n"),
+            super::count(changes::TIES)
+        ));
     }
     let keys = staged::only_keys(mapping, Source::AllFrozen);
     (!mapping.keys_are_unique).then(|| {
@@ -61,11 +65,7 @@ pub fn count_deletes<'a>(mapping: &Mapping, chunks: impl IntoIterator<Item = (i3
         let deletes = if mapping.changes.is_some() {
             let mut with = vec![staged::rows(&keep, Source::Chunk(range))];
             with.extend(changes::newest(&keep));
-            format!(
-                "WITH {} SELECT pg_catalog.count(*) FROM {W} WHERE {}",
-                with.join(",\n"),
-                changes::IS_DELETE
-            )
+            format!("WITH {} SELECT pg_catalog.count(*) FROM {W} WHERE {}", with.join(",\n"), changes::IS_DELETE)
         } else {
             count_rows(&keep, range)
         };
@@ -101,7 +101,10 @@ pub fn count_outside(mapping: &Mapping, ranges: &[Range]) -> String {
 pub fn count_new(mapping: &Mapping, snapshot: &str, except: &[Range]) -> String {
     let snapshot = format!("CAST({} AS pg_catalog.pg_snapshot)", ident::literal(snapshot));
     let number = |xid: &str| format!("{xid}::pg_catalog.text::bigint");
-    let (now, oldest) = (number("pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"), number("pg_catalog.pg_snapshot_xmin(planned)"));
+    let (now, oldest) = (
+        number("pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"),
+        number("pg_catalog.pg_snapshot_xmin(planned)"),
+    );
     let xid = number("stage.xmin");
     let except: String = except.iter().map(|range| format!("\nAND NOT ({})", lies_in(mapping, range))).collect();
     format!(

@@ -1,13 +1,7 @@
 //! The staged rows of a chunk: the list that the rest of the statement works on.
 
 use super::{S, Source, changes, column_alias, key_alias};
-use crate::{
-    chunk::Range,
-    ident::Ident,
-    job::StageRows,
-    mapping::Mapping,
-    table::Leaf,
-};
+use crate::{chunk::Range, ident::Ident, job::StageRows, mapping::Mapping, table::Leaf};
 
 /// The chunk's frozen list: its rows, numbered, while the bad ones are looked for. It goes away with the transaction.
 pub const FROZEN: &str = "pg_temp.\"stagemill frozen\"";

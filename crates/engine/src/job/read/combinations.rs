@@ -56,7 +56,11 @@ fn belong(read: &Read, operation: Operation, findings: &mut Vec<Finding>) {
     for (wrong, at, remedy) in [
         (sql && read.columns.is_some(), "columns", "take it out: the statements say what is written"),
         (sql && key, "target.key", "take it out; chunks.column says what is cut along"),
-        (sql && stage_rows == StageRows::Delete, "stage_rows", "let the last statement delete them: DELETE FROM … AS stage WHERE {chunk}"),
+        (
+            sql && stage_rows == StageRows::Delete,
+            "stage_rows",
+            "let the last statement delete them: DELETE FROM … AS stage WHERE {chunk}",
+        ),
     ] {
         if wrong {
             findings.push(Finding::error(at, "is not for \"operation\": \"sql\"", remedy));

@@ -32,7 +32,9 @@ async fn in_transaction(
     failure: &Failure,
 ) -> Result<Option<[i32; 2]>, Failure> {
     // One at a time, for the sake of the ids.
-    connection.query("SELECT FROM stagemill.run WHERE run_id = $1 FOR NO KEY UPDATE", &[(&chunk.run, Type::INT8)]).await?;
+    connection
+        .query("SELECT FROM stagemill.run WHERE run_id = $1 FOR NO KEY UPDATE", &[(&chunk.run, Type::INT8)])
+        .await?;
     let sql = "UPDATE stagemill.chunk SET state = 'SPLIT', ended_at = pg_catalog.clock_timestamp(), error_class = $4, sqlstate = $5, error = $6
                WHERE run_id = $1 AND chunk_id = $2 AND state = 'ASSIGNED' AND attempt = $3 RETURNING root_id, round, attempt_limit";
     let class = format!("{:?}", failure.class);
