@@ -1,10 +1,18 @@
 //! The engine against real PostgreSQL.
 
+mod changes;
 mod dba;
+mod emptied;
 mod fence;
 mod findings;
 mod oracle;
+mod own_sql;
 mod property;
+mod rejects;
 mod runs;
+mod split;
 mod tls;
 mod traps;
+mod unchanged;
+mod verdict;
+mod watermark;

@@ -35,12 +35,18 @@ async fn why_not(database: &Database, spec: &stagemill_engine::job::Job) -> Stri
 
 #[tokio::test]
 async fn tables_of_any_name_can_be_read_by_an_expression() {
-    let tables: String =
-        ["s", "u", "i", "d", "t"].map(|name| format!("CREATE TABLE {name} AS SELECT 1000 AS n;")).concat();
+    let tables: String = ["s", "u", "i", "d", "t", "boundary", "sample", "low", "keys", "halfway"]
+        .map(|name| format!("CREATE TABLE {name} AS SELECT 1000 AS n;"))
+        .concat();
     let database = Database::with(&format!("{ROWS}{tables}")).await;
     let value = r#""(SELECT max(s.n) + max(u.n) + max(i.n) + max(d.n) + max(t.n) FROM s, u, i, d, t)""#;
     let summary = database
-        .run(&spec("stage", "target", "upsert", &format!(r#", "columns": {{"id": "stage.id", "n": {value}}}"#)))
+        .run(&spec(
+            "stage",
+            "target",
+            "upsert",
+            &format!(r#", "columns": {{"id": "stage.id", "n": {value}}}, "chunks": {{"by": "key", "rows": 5}}"#),
+        ))
         .await;
     assert_eq!(summary.status, Status::Complete);
     assert_eq!(database.value("SELECT count(*) FROM target WHERE n = 5000").await, "20");

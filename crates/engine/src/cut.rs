@@ -100,7 +100,9 @@ async fn count_out(connection: &Connection, mapping: &Mapping, rows: u64) -> Res
     let stage = &mapping.stage;
     let skip = rows.saturating_sub(1);
     let list = |prefix: &str| columns.iter().map(|column| format!("{prefix}.{column}")).collect::<Vec<_>>().join(", ");
-    let behind = format!("({}) > ({})", list("stage"), list("boundary"));
+    // A name that hides no table which the job's condition reads.
+    let boundary = "\"stagemill boundary\"";
+    let behind = format!("({}) > ({})", list("stage"), list(boundary));
     let step = |more: &str| {
         format!(
             "SELECT {0} FROM {stage} AS stage WHERE {condition}{more} ORDER BY {0} OFFSET {skip} LIMIT 1",
@@ -108,15 +110,15 @@ async fn count_out(connection: &Connection, mapping: &Mapping, rows: u64) -> Res
         )
     };
     let sql = format!(
-        "WITH RECURSIVE boundary AS (
+        "WITH RECURSIVE {boundary} AS (
             ({first})
             UNION ALL
-            SELECT n.* FROM boundary, LATERAL ({next}) n
+            SELECT n.* FROM {boundary}, LATERAL ({next}) n
          )
-         SELECT {texts} FROM boundary WHERE EXISTS (SELECT FROM {stage} AS stage WHERE {condition} AND {behind})",
+         SELECT {texts} FROM {boundary} WHERE EXISTS (SELECT FROM {stage} AS stage WHERE {condition} AND {behind})",
         first = step(""),
         next = step(&format!(" AND {behind}")),
-        texts = columns.iter().map(|column| format!("boundary.{column}::text")).collect::<Vec<_>>().join(", "),
+        texts = columns.iter().map(|column| format!("{boundary}.{column}::text")).collect::<Vec<_>>().join(", "),
     );
     ask_boundaries(connection, mapping, &sql).await
 }

@@ -214,7 +214,7 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
             tracing::warn!(target_table = %mapping.target, "each chunk would scan the whole target; see its plan in `stagemill plan`");
         }
     }
-    let outside = limits::outside(connection, &mapping, &ranges).await?;
+    let outside = limits::outside(connection, &mapping, &ranges, job).await?;
     let chunks = limits::set(connection, &mut mapping, ranges, job).await?;
     Ok(Plan { mapping, chunks, outside })
 }

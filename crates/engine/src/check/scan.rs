@@ -77,19 +77,20 @@ fn key_range(subject: &Subject<'_>, percent: f64, size: u64) -> String {
         columns.iter().map(|column| format!("{prefix}.{column}{suffix}")).collect::<Vec<_>>().join(", ")
     };
     let not_null = columns.iter().map(|column| format!("stage.{column} IS NOT NULL"));
-    let filter = mapping.filter.iter().map(|filter| format!("(\n{filter}\n)"));
-    let condition = not_null.chain(filter).collect::<Vec<_>>().join(" AND ");
+    let condition = not_null.chain(mapping.row_conditions()).collect::<Vec<_>>().join(" AND ");
     let stage = &mapping.stage;
+    // Names that hide no table which the job's condition reads.
+    let (sample, low_key) = ("\"stagemill sample\"", "\"stagemill low\"");
     format!(
-        "WITH sample AS MATERIALIZED (SELECT {of_stage} FROM {stage} AS stage TABLESAMPLE SYSTEM ({percent}) WHERE {condition}),
-              low AS (SELECT * FROM sample ORDER BY {of_sample} OFFSET (SELECT pg_catalog.count(*) / 2 FROM sample) LIMIT 1)
-         SELECT {low}, {high} FROM low LEFT JOIN LATERAL (
+        "WITH {sample} AS MATERIALIZED (SELECT {of_stage} FROM {stage} AS stage TABLESAMPLE SYSTEM ({percent}) WHERE {condition}),
+              {low_key} AS (SELECT * FROM {sample} ORDER BY {of_sample} OFFSET (SELECT pg_catalog.count(*) / 2 FROM {sample}) LIMIT 1)
+         SELECT {low}, {high} FROM {low_key} LEFT JOIN LATERAL (
              SELECT {of_stage} FROM {stage} AS stage WHERE {condition} AND ({of_stage}) > ({of_low})
              ORDER BY {of_stage} OFFSET {skip} LIMIT 1) AS high ON true",
         of_stage = list("stage", ""),
-        of_sample = list("sample", ""),
-        of_low = list("low", ""),
-        low = list("low", "::text"),
+        of_sample = list(sample, ""),
+        of_low = list(low_key, ""),
+        low = list(low_key, "::text"),
         high = list("high", "::text"),
         skip = size.saturating_sub(1),
     )

@@ -50,7 +50,9 @@ pub async fn write(
     rejected: &[Rejected],
 ) -> Result<(), Failure> {
     for Rejected { number, failure } in rejected {
-        let key = key(connection, mapping, *number).await?;
+        // Of a change that can't be used its key tells nothing: another change of that key may have been applied.
+        let is_unusable = mapping.changes.is_some() && failure.sqlstate.is_none();
+        let key = if is_unusable { None } else { key(connection, mapping, *number).await? };
         let class = format!("{:?}", failure.class);
         let sql = format!(
             "INSERT INTO stagemill.reject (run_id, chunk_id, staged_row, target_key, error_class, sqlstate, constraint_name, column_name, error, detail)

@@ -14,11 +14,16 @@ use crate::{
 const COUNTED_TOGETHER: usize = 100;
 
 /// Rows that the job's own ranges leave out.
-pub(super) async fn outside(connection: &Connection, mapping: &Mapping, ranges: &[Range]) -> Result<i64, Failure> {
-    if !matches!(ranges.first(), Some(Range::Ids { .. })) {
-        return Ok(0);
+pub(super) async fn outside(
+    connection: &Connection,
+    mapping: &Mapping,
+    ranges: &[Range],
+    job: &Job,
+) -> Result<i64, Failure> {
+    match job.chunks.query {
+        Some(_) => ask(connection, mapping, &statement::count_outside(mapping, ranges)).await,
+        None => Ok(0),
     }
-    ask(connection, mapping, &statement::count_outside(mapping, ranges)).await
 }
 
 /// Turns ranges into chunks that know how many rows they may delete, and sets how many rows may be set aside.

@@ -85,8 +85,8 @@ pub fn count_outside(mapping: &Mapping, ranges: &[Range]) -> String {
     let array = |values: &[String]| format!("ARRAY[{}]::{}[]", values.join(", "), cut.type_name);
     let column = format!("stage.{}", cut.column);
     format!(
-        "SELECT pg_catalog.count(*) FROM {} AS stage,\n(SELECT {} AS lows, {} AS highs) AS \"stagemill bounds\"\nWHERE {}
-         AND NOT COALESCE({column} <= highs[pg_catalog.width_bucket({column}, lows)], false)",
+        "SELECT pg_catalog.count(*) FROM {} AS stage,\n(SELECT {} AS \"stagemill lows\", {} AS \"stagemill highs\") AS \"stagemill bounds\"\nWHERE {}
+         AND NOT COALESCE({column} <= \"stagemill highs\"[pg_catalog.width_bucket({column}, \"stagemill lows\")], false)",
         mapping.stage,
         array(&lows),
         array(&highs),
@@ -99,21 +99,22 @@ pub fn count_outside(mapping: &Mapping, ranges: &[Range]) -> String {
 /// A row's xmin has 32 bits: it is widened by the epoch, going back from the newest transaction (frozen rows keep theirs, and those below 3
 /// are frozen of old). Rows that a savepoint wrote in a transaction that was open at the time are not noticed: a snapshot names no subtransactions.
 pub fn count_new(mapping: &Mapping, snapshot: &str, except: &[Range]) -> String {
-    let snapshot = format!("CAST({} AS pg_catalog.pg_snapshot)", ident::literal(snapshot));
     let number = |xid: &str| format!("{xid}::pg_catalog.text::bigint");
-    let (now, oldest) = (
-        number("pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"),
-        number("pg_catalog.pg_snapshot_xmin(planned)"),
-    );
+    let (planned, newest) = ("\"stagemill planned\"", "\"stagemill newest xid\"");
     let xid = number("stage.xmin");
     let except: String = except.iter().map(|range| format!("\nAND NOT ({})", lies_in(mapping, range))).collect();
     format!(
-        "SELECT pg_catalog.count(*) FROM {} AS stage,\n(SELECT planned, {now} AS now, {now} - {oldest} + 100000 AS span FROM (SELECT {snapshot} AS planned) s) AS \"stagemill then\"\nWHERE {}
+        "SELECT pg_catalog.count(*) FROM {stage} AS stage,
+         (SELECT CAST({snapshot} AS pg_catalog.pg_snapshot) AS {planned}, {now} AS {newest}) AS \"stagemill then\"
+         WHERE {condition}
          -- Cheap, and true of few rows; what follows is exact.
-         AND pg_catalog.age(stage.xmin) <= span AND {xid} >= 3
-         AND NOT pg_catalog.pg_visible_in_snapshot((now - ((now - {xid}) & 4294967295))::pg_catalog.text::pg_catalog.xid8, planned){except}",
-        mapping.stage,
-        chunk_condition(&whole(mapping), &WHOLE),
+         AND pg_catalog.age(stage.xmin) <= {newest} - {oldest} + 100000 AND {xid} >= 3
+         AND NOT pg_catalog.pg_visible_in_snapshot(({newest} - (({newest} - {xid}) & 4294967295))::pg_catalog.text::pg_catalog.xid8, {planned}){except}",
+        stage = mapping.stage,
+        snapshot = ident::literal(snapshot),
+        now = number("pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"),
+        oldest = number(&format!("pg_catalog.pg_snapshot_xmin({planned})")),
+        condition = chunk_condition(&whole(mapping), &WHOLE),
     )
 }
 
