@@ -51,6 +51,9 @@ async fn every_sample_event_is_understood_by_its_function() {
             .await,
         "sm_account COMPLETE 0, pgbench_accounts RUNNING"
     );
+    database.execute("UPDATE stagemill.run SET status = 'FAILED' WHERE run_id = 1").await;
+    let resumed = cloud.invoke(FunctionName::Planner, &event("planner-resume.json")).await.unwrap();
+    assert_eq!((&resumed["run"], &resumed["round"]), (&1.into(), &2.into()), "{resumed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

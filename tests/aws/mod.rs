@@ -8,6 +8,7 @@ mod events;
 mod failures;
 mod flow;
 mod repeats;
+mod resume;
 
 use stagemill_engine::ledger;
 

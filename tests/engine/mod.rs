@@ -9,6 +9,7 @@ mod oracle;
 mod own_sql;
 mod property;
 mod rejects;
+mod resume;
 mod runs;
 mod split;
 mod tls;

@@ -22,6 +22,16 @@ fn upsert(rest: &str) -> stagemill_engine::job::Job {
     ))
 }
 
+/// The run's owner was last heard of an hour ago.
+async fn silent_for_an_hour(database: &Database) {
+    database
+        .execute(
+            "UPDATE stagemill.run SET started_at = now() - interval '1 hour', planned_at = now() - interval '1 hour';
+             UPDATE stagemill.round SET opened_at = now() - interval '1 hour'",
+        )
+        .await;
+}
+
 #[tokio::test]
 async fn an_owner_that_asks_again_gets_the_same_answer() {
     let database = Database::with(TABLES).await;
@@ -86,11 +96,7 @@ async fn the_same_trigger_again_is_a_duplicate_even_when_its_run_has_ended() {
 async fn a_run_whose_owner_died_is_closed_as_abandoned_and_its_place_taken() {
     let database = Database::with(TABLES).await;
     database.planned(&upsert(""), "dead").await;
-    database
-        .execute(
-            "UPDATE stagemill.run SET started_at = now() - interval '1 hour', planned_at = now() - interval '1 hour'",
-        )
-        .await;
+    silent_for_an_hour(&database).await;
     let spec = upsert("");
     let start = |dead| Start { owner: "me", trigger_id: None, job: &spec, dead };
     assert!(
@@ -110,11 +116,7 @@ async fn a_run_whose_owner_died_is_closed_as_abandoned_and_its_place_taken() {
 async fn an_owner_that_comes_back_in_time_is_not_abandoned() {
     let database = Database::with(TABLES).await;
     database.planned(&upsert(""), "slow").await;
-    database
-        .execute(
-            "UPDATE stagemill.run SET started_at = now() - interval '1 hour', planned_at = now() - interval '1 hour'",
-        )
-        .await;
+    silent_for_an_hour(&database).await;
     let dead = ledger::run::open_run(&database.connection, 1).await.unwrap();
     ledger::chunk::claim(&database.connection, 1, 1, 1, "slow").await.unwrap();
     assert_eq!(plan::abandon(&database.connection, &dead).await.unwrap_err().class, Class::Contention);

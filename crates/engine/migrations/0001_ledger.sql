@@ -173,7 +173,9 @@ SELECT r.run_id, r.job, r.status, r.started_by, r.owner, r.started_at, r.planned
               WHERE k.run_id = r.run_id GROUP BY u.statement) n) AS statement_rows,
        r.window_low, r.window_high, r.outside, r.new_rows, r.recounted,
        r.error_class, r.sqlstate, r.error,
-       GREATEST(r.started_at, r.planned_at, c.last_seen) AS heartbeat_at
+       -- A round that was opened is a sign of life as well: of a resumed run it is the first.
+       GREATEST(r.started_at, r.planned_at, c.last_seen,
+                (SELECT o.opened_at FROM stagemill.round o WHERE o.run_id = r.run_id AND o.round = r.round)) AS heartbeat_at
 FROM stagemill.run r
 LEFT JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state <> 'SPLIT') AS chunks,

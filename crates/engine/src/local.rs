@@ -153,7 +153,7 @@ impl Driver<'_> {
         let recorded = persist(
             async || {
                 let connection = self.server.connect(&format!("stagemill:{}:driver", run.id)).await?;
-                record::round(&connection, run.id, round).await
+                record::round_of(&connection, &run.owner, run.id, round).await
             },
             &self.stop,
         );

@@ -3,7 +3,7 @@
 mod evidence;
 
 use crate::{
-    answer::Answer,
+    answer::{Answer, Step},
     chunk,
     failure::{Class, Failure},
     ledger::{self, run::Run, summary::Summary},
@@ -30,6 +30,24 @@ pub async fn round(connection: &Connection, run: i64, round: i32) -> Result<Reco
     connection.batch("BEGIN").await?;
     let recorded = in_transaction(connection, run, round).await;
     connection.end(recorded).await
+}
+
+/// Ends a round for an owner. When the run has gone to another, its items are the other's: whoever comes late is told so instead.
+///
+/// # Errors
+/// As [`round`], and when another owner goes on with the run.
+pub async fn round_of(connection: &Connection, owner: &str, run: i64, round: i32) -> Result<Recorded, Failure> {
+    let recorded = self::round(connection, run, round).await?;
+    if recorded.answer.status == Step::Round {
+        let now = ledger::run::load(connection, run).await?.owner;
+        if now != owner {
+            let text = format!(
+                "run {run} was resumed, and {now} goes on with it: `stagemill status {run}` shows how far it is"
+            );
+            return Err(Failure::new(Class::RunClosed, text));
+        }
+    }
+    Ok(recorded)
 }
 
 async fn in_transaction(connection: &Connection, id: i64, round: i32) -> Result<Recorded, Failure> {

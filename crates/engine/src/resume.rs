@@ -19,21 +19,33 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Looking at the stage again reads it once.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// Opens a run again under a new owner and answers with a round over what is left.
+/// Opens a run again under a new owner and answers with a round over what is left; with the stored answer when that owner asks again.
 ///
 /// # Errors
 /// When there is nothing to resume, a newer run took its place, or somebody is alive on it (`force` goes on all the same: the fence keeps a
 /// chunk from being applied twice, but two drivers disturb each other).
 pub async fn run(connection: &Connection, id: i64, owner: &str, force: bool) -> Result<Answer, Failure> {
     ledger::schema::require(connection).await?;
+    if let Some(known) = ledger::run::of_owner(connection, owner).await? {
+        return again(connection, &known, id).await;
+    }
     let run = ledger::run::load(connection, id).await?;
     refuse(connection, &run).await?;
     if run.status.is_open() && !force {
         wait_for_silence(connection, &run).await?;
     }
     connection.batch("BEGIN").await?;
-    let reopened = reopen(connection, id, owner).await;
+    let reopened = reopen(connection, &run, owner, force).await;
     connection.end(reopened).await
+}
+
+/// The owner was here before: its first answer was lost.
+async fn again(connection: &Connection, known: &Run, id: i64) -> Result<Answer, Failure> {
+    if known.id == id {
+        return plan::stored(connection, known).await;
+    }
+    let text = format!("{} owns run {} and can't go on with run {id} as well", known.owner, known.id);
+    Err(Failure::new(Class::BadJob, text))
 }
 
 async fn refuse(connection: &Connection, run: &Run) -> Result<(), Failure> {
@@ -96,7 +108,7 @@ async fn wait_for_silence(connection: &Connection, run: &Run) -> Result<(), Fail
             return Err(Failure::new(
                 Class::AlreadyRunning,
                 format!(
-                    "run {} is being worked on by {}{session} (last sign of life {} s ago): wait for it, stop it, or add --force",
+                    "run {0} is being worked on by {1}{session} (last sign of life {2} s ago): wait for it, stop it, or go on all the same with `stagemill resume {0} --force`",
                     open.id,
                     open.owner,
                     open.silent.as_secs()
@@ -107,13 +119,24 @@ async fn wait_for_silence(connection: &Connection, run: &Run) -> Result<(), Fail
     }
 }
 
-async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
+async fn reopen(connection: &Connection, seen: &Run, owner: &str, force: bool) -> Result<Answer, Failure> {
+    let id = seen.id;
     let run = ledger::run::lock(connection, id).await?;
+    if run.owner == owner {
+        // Another call for the same owner was quicker.
+        return plan::stored(connection, &run).await;
+    }
     if run.status.is_success() {
         return Err(Failure::new(
             Class::BadJob,
             format!("run {id} was completed meanwhile by its own driver: there is nothing left to resume"),
         ));
+    }
+    // Whoever opened a round since then is alive on it: its owner after all, or another that resumed it in the same moment.
+    if run.round != seen.round && !force {
+        let text =
+            format!("run {id} went on at this moment, by {}: `stagemill status {id}` shows how far it is", run.owner);
+        return Err(Failure::new(Class::AlreadyRunning, text));
     }
     look_again(connection, &run).await?;
     let round = run.round + 1;

@@ -23,10 +23,15 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 async fn record(session: &Session, metrics: &Metrics, request: Request) -> Result<Answer, Failure> {
     let connection = session.open().await?;
     let (answer, closed) = match request {
-        Request::Round { run, round, .. } => {
-            let recorded = record::round(&connection, run, round).await?;
-            (recorded.answer, recorded.closed)
-        }
+        Request::Round { start, run, round } => match record::round_of(&connection, &start, run, round).await {
+            Ok(recorded) => (recorded.answer, recorded.closed),
+            // Another execution goes on with the run. As an answer, so that the execution's cause is a sentence and not Lambda's JSON.
+            Err(failure) if failure.class == Class::RunClosed => {
+                tracing::warn!(run, round, "{failure}");
+                (Answer::failed(run, round, failure.class.error_name(), failure.message().to_owned()), None)
+            }
+            Err(failure) => return Err(failure),
+        },
         Request::PlanFailed { start, failure } => {
             let (error, cause) = failure.read();
             let closed = record::ended_from_outside(

@@ -7,12 +7,7 @@ use serde::Deserialize;
 #[serde(untagged, expecting = "expected {start, run, round}, {start, failure} or {execution_ended}")]
 pub(crate) enum Request {
     /// A round's Map has ended.
-    Round {
-        #[serde(rename = "start")]
-        _start: String,
-        run: i64,
-        round: i32,
-    },
+    Round { start: String, run: i64, round: i32 },
     /// The planner failed for good.
     PlanFailed { start: String, failure: Caught },
     /// An execution was aborted, timed out or failed.

@@ -23,6 +23,8 @@ pub struct Run {
     pub id: i64,
     /// Its job's name.
     pub job: String,
+    /// Who may go on with it.
+    pub owner: String,
     /// How it stands.
     pub status: Status,
     /// The job as it was when the run was planned.
@@ -47,7 +49,7 @@ pub struct Run {
     pub error: Option<String>,
 }
 
-const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, new_rows FROM stagemill.run";
+const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, new_rows, owner FROM stagemill.run";
 
 fn run(row: &Row) -> Result<Run, Failure> {
     let unreadable = |what: &str| {
@@ -56,6 +58,7 @@ fn run(row: &Row) -> Result<Run, Failure> {
     Ok(Run {
         id: row.get(0),
         job: row.get(1),
+        owner: row.get(13),
         status: Status::parse(row.get(2)).ok_or_else(|| unreadable("status"))?,
         spec: Job::from_value(row.get(3)).map_err(|_| unreadable("spec"))?,
         mapping: serde_json::from_value(row.get(4)).map_err(|_| unreadable("mapping"))?,
