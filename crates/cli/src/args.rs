@@ -92,9 +92,12 @@ impl Command {
             Self::Chunks(args) => args.json,
             Self::Resume(args) => args.drive.json,
             Self::Rejects(args) => args.drive.json,
-            Self::Job(JobCommand::List { json } | JobCommand::Show { json, .. } | JobCommand::Put { json, .. }) => {
-                *json
-            }
+            Self::Job(
+                JobCommand::List { json }
+                | JobCommand::Show { json, .. }
+                | JobCommand::Put { json, .. }
+                | JobCommand::Rm { json, .. },
+            ) => *json,
             Self::Init(_) | Self::Schema | Self::Demo(_) | Self::Completions(_) => false,
         }
     }
@@ -270,6 +273,14 @@ pub(crate) enum JobCommand {
         name: String,
         /// Print JSON (it always does)
         #[arg(long, hide = true)]
+        json: bool,
+    },
+    /// Remove a job from the job table; its runs stay in the log table
+    Rm {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
         json: bool,
     },
 }

@@ -7,6 +7,7 @@ mod demo;
 mod examples;
 mod grants;
 mod interrupted;
+mod job;
 mod killed;
 mod output;
 mod runs;

@@ -44,6 +44,17 @@ pub(crate) async fn run(command: JobCommand, world: &World) -> Result<Exit, CliE
             let (_, connection) = server::connect_with_ledger(&world.connect).await?;
             world.print_json(&ledger::job::get(&connection, &name).await?)?;
         }
+        JobCommand::Rm { name, json } => {
+            let (server, connection) = server::connect_with_ledger(&world.connect).await?;
+            ledger::job::remove(&connection, &name).await?;
+            if json {
+                world.print_json(&json!({ "job": name, "removed": true }))?;
+            } else {
+                world.print(&format!(
+                    "{server}: job {name} is removed; its runs stay in the log table (`stagemill status --job {name}`)"
+                ))?;
+            }
+        }
     }
     Ok(Exit::Done)
 }

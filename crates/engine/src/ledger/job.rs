@@ -38,12 +38,7 @@ pub async fn put(connection: &Connection, job: &Job) -> Result<(), Failure> {
 pub async fn get(connection: &Connection, name: &str) -> Result<Job, Failure> {
     let row = connection.query_opt("SELECT spec FROM stagemill.job WHERE name = $1", &[(&name, Type::TEXT)]).await?;
     let Some(row) = row else {
-        return Err(Failure::new(
-            Class::BadJob,
-            format!(
-                "there is no job {name:?} in the job table: `stagemill job list` shows those there are, `stagemill job put FILE` adds one"
-            ),
-        ));
+        return Err(unknown(name));
     };
     Job::from_value(row.get(0)).map_err(|findings| {
         Failure::new(
@@ -51,6 +46,25 @@ pub async fn get(connection: &Connection, name: &str) -> Result<Job, Failure> {
             format!("job {name:?} of the job table can't be used: {}", finding::join(&findings)),
         )
     })
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(
+        Class::BadJob,
+        format!(
+            "there is no job {name:?} in the job table: `stagemill job list` shows those there are, `stagemill job put FILE` adds one"
+        ),
+    )
+}
+
+/// Removes a job. Its runs keep the job that they ran.
+///
+/// # Errors
+/// [`Class::BadJob`] when there is none of that name.
+pub async fn remove(connection: &Connection, name: &str) -> Result<(), Failure> {
+    let sql = "DELETE FROM stagemill.job WHERE name = $1 RETURNING name";
+    let removed = connection.query_opt(sql, &[(&name, Type::TEXT)]).await?;
+    removed.map(|_| ()).ok_or_else(|| unknown(name))
 }
 
 /// Lists the jobs.
