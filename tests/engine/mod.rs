@@ -8,6 +8,7 @@ mod findings;
 mod oracle;
 mod own_sql;
 mod property;
+mod prune;
 mod rejects;
 mod resume;
 mod runs;

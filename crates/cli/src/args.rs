@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint, builder::NonEmptyStringValueParser};
 
+use crate::command::prune::Age;
+
 const AFTER_HELP: &str = "\
 Examples:
   stagemill demo                            see it work on a throw-away server
@@ -16,6 +18,7 @@ Examples:
   stagemill chunks 12 --open                what of run 12 was not applied, and why
   stagemill resume 12                       apply that, and nothing twice
   stagemill rejects 12                      the rows that run 12 set aside
+  stagemill prune --older-than 90d          delete old runs from the log table
 
 Exit codes:
   0 done   1 run failed, or rows not applied   2 bad job or arguments   3 cannot connect
@@ -70,6 +73,8 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// List the rows that a run set aside, or try them again
     Rejects(RejectsArgs),
+    /// Delete old runs, with their chunks, from the ledger
+    Prune(PruneArgs),
     /// The job table: jobs by name
     #[command(subcommand)]
     Job(JobCommand),
@@ -92,6 +97,7 @@ impl Command {
             Self::Chunks(args) => args.json,
             Self::Resume(args) => args.drive.json,
             Self::Rejects(args) => args.drive.json,
+            Self::Prune(args) => args.json,
             Self::Job(
                 JobCommand::List { json }
                 | JobCommand::Show { json, .. }
@@ -248,6 +254,31 @@ pub(crate) struct RejectsArgs {
     pub(crate) limit: i64,
     #[command(flatten)]
     pub(crate) drive: DriveArgs,
+}
+
+const PRUNE_HELP: &str = "\
+Examples:
+  stagemill prune --older-than 90d --dry-run         what would go
+  stagemill prune --older-than 4w --job sm_account   of one job
+
+A run goes with its rounds and chunks. What stays: open runs, the newest run of each job (it may be
+resumed), and the last one of each job that was complete.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = PRUNE_HELP)]
+pub(crate) struct PruneArgs {
+    /// Runs that ended longer ago than this: 12h, 90d, 4w, "1 year"
+    #[arg(long, value_name = "AGE")]
+    pub(crate) older_than: Age,
+    /// Runs of this job only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
+    /// Only say what would be deleted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,5 +10,6 @@ mod interrupted;
 mod job;
 mod killed;
 mod output;
+mod prune;
 mod runs;
 mod support;

@@ -9,6 +9,7 @@ mod init;
 mod job;
 mod plan;
 mod rejects;
+pub(crate) mod prune;
 mod resume;
 mod run;
 mod schema;
@@ -35,6 +36,7 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Chunks(args) => chunks::run(args, world).await,
         Command::Resume(args) => resume::run(args, world).await,
         Command::Rejects(args) => rejects::run(args, world).await,
+        Command::Prune(args) => prune::run(args, world).await,
         Command::Job(args) => job::run(args, world).await,
         Command::Schema => schema::run(world),
         Command::Demo(args) => Box::pin(demo::run(args, world)).await,

@@ -5,6 +5,7 @@
 pub mod chunk;
 pub mod job;
 pub mod reject;
+pub mod prune;
 pub mod run;
 pub mod schema;
 pub mod summary;
