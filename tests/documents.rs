@@ -1,5 +1,7 @@
 //! What the documents show is true.
 
+mod sql;
+
 use stagemill_engine::job::Job;
 
 use crate::aws::cloud::repository;

@@ -266,6 +266,32 @@ async fn oracle_shaped_views_and_the_job_table() {
 }
 
 #[tokio::test]
+async fn the_chunks_that_are_being_applied_are_seen_with_their_sessions() {
+    let database = Database::with(TABLES).await;
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END $$;
+                CREATE TRIGGER slow AFTER INSERT ON target FOR EACH STATEMENT EXECUTE FUNCTION slow();";
+    database.execute(slow).await;
+    let answer = database.planned(&upsert(""), "me").await;
+    let seen = "SELECT concat_ws(' ', count(*), max(opname), max(target), min(sofar), max(totalwork), max(units), bool_and(time_remaining BETWEEN 0 AND 5),
+                       bool_and(wait_event = 'PgSleep'), bool_and(start_time < last_update_time AND chunk_seconds = 0), count(DISTINCT sid), max(attempt))
+                FROM stagemill.session_longops WHERE wait_event = 'PgSleep' AND sofar > 0 HAVING count(*) = 2";
+    let (summary, ()) = tokio::join!(database.drive(answer), async {
+        let mut found = "NULL".to_owned();
+        for _ in 0..100 {
+            found = database.value(seen).await;
+            if found != "NULL" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let sofar = found.split(' ').nth(3).unwrap_or_default().to_owned();
+        assert_eq!(found, format!("2 upsert \"public\".\"target\" {sofar} 6 chunks t t t 2 1"));
+    });
+    assert_eq!(summary.status, Status::Complete);
+    assert_eq!(database.value("SELECT count(*) FROM stagemill.session_longops").await, "0");
+}
+
+#[tokio::test]
 async fn migrations_by_two_at_once_make_one_ledger_and_a_newer_one_is_refused() {
     let database = Database::empty().await;
     let missing = ledger::schema::require(&database.connection).await.unwrap_err();

@@ -218,3 +218,28 @@ SELECT c.chunk_id, r.started_by AS task_owner, r.job || '#' || r.run_id AS task_
        c.worker AS job_name, c.assigned_at AS start_ts, c.ended_at AS end_ts, c.sqlstate AS error_code, COALESCE(c.detail, c.error) AS error_message,
        c.run_id
 FROM stagemill.chunk c JOIN stagemill.run r USING (run_id);
+
+-- Shaped like Oracle's V$SESSION_LONGOPS: the chunks that are being applied now, each with its session. sofar, totalwork and the times are
+-- the run's, since its current round was opened: a resumed run starts to count anew. No row values.
+CREATE VIEW stagemill.session_longops AS
+SELECT c.run_id, c.chunk_id, c.attempt, a.pid AS sid, r.job AS opname, r.target_table AS target,
+       w.sofar, w.totalwork, 'chunks' AS units,
+       o.opened_at AS start_time, GREATEST(o.opened_at, w.last_seen) AS last_update_time, s.elapsed_seconds,
+       (s.elapsed_seconds * w.remaining / NULLIF(w.done_since, 0))::bigint AS time_remaining,
+       c.assigned_at AS chunk_start_time, EXTRACT(epoch FROM clock_timestamp() - c.assigned_at)::bigint AS chunk_seconds,
+       a.state AS session_state, a.wait_event_type, a.wait_event, c.worker
+FROM stagemill.run r
+JOIN stagemill.round o ON o.run_id = r.run_id AND o.round = r.round
+CROSS JOIN LATERAL (
+    SELECT count(*) AS totalwork,
+           count(*) FILTER (WHERE state = 'PROCESSED') AS sofar,
+           count(*) FILTER (WHERE state = 'PROCESSED' AND ended_at >= o.opened_at) AS done_since,
+           count(*) FILTER (WHERE state IN ('UNASSIGNED', 'ASSIGNED')) AS remaining,
+           GREATEST(max(assigned_at), max(ended_at)) AS last_seen
+    FROM stagemill.chunk c WHERE c.run_id = r.run_id
+) w
+CROSS JOIN LATERAL (SELECT EXTRACT(epoch FROM clock_timestamp() - o.opened_at)::bigint AS elapsed_seconds) s
+JOIN stagemill.chunk c ON c.run_id = r.run_id AND c.state = 'ASSIGNED'
+LEFT JOIN pg_catalog.pg_stat_activity a
+       ON a.datname = current_database() AND a.application_name = pg_catalog.format('stagemill:%s:%s:%s', c.run_id, c.chunk_id, c.attempt)
+WHERE r.ended_at IS NULL;
