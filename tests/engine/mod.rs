@@ -12,6 +12,7 @@ mod prune;
 mod rejects;
 mod resume;
 mod runs;
+mod skip;
 mod split;
 mod tls;
 mod traps;

@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// List the rows that a run set aside, or try them again
     Rejects(RejectsArgs),
+    /// Pass over chunks that can't, or need not, be applied: they count as done, their rows as skipped
+    Skip(SkipArgs),
     /// Delete old runs, with their chunks, from the ledger
     Prune(PruneArgs),
     /// The job table: jobs by name
@@ -97,6 +99,7 @@ impl Command {
             Self::Chunks(args) => args.json,
             Self::Resume(args) => args.drive.json,
             Self::Rejects(args) => args.drive.json,
+            Self::Skip(args) => args.json,
             Self::Prune(args) => args.json,
             Self::Job(
                 JobCommand::List { json }
@@ -254,6 +257,27 @@ pub(crate) struct RejectsArgs {
     pub(crate) limit: i64,
     #[command(flatten)]
     pub(crate) drive: DriveArgs,
+}
+
+const SKIP_HELP: &str = "\
+Examples:
+  stagemill chunks 12 --open     what was not applied, and why
+  stagemill skip 12 5 7          chunks 5 and 7 of run 12 will not be applied, or were by hand
+  stagemill resume 12            applies the others, and completes the run
+
+It can't be taken back: a new run applies every staged row.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = SKIP_HELP)]
+pub(crate) struct SkipArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// Its chunks
+    #[arg(required = true, value_name = "CHUNK")]
+    pub(crate) chunks: Vec<i32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 const PRUNE_HELP: &str = "\

@@ -12,4 +12,5 @@ mod killed;
 mod output;
 mod prune;
 mod runs;
+mod skip;
 mod support;

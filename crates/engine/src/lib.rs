@@ -21,7 +21,7 @@
 //! * [`explain`], [`check`], [`cut`], [`plan`]: the planner
 //! * [`grants`]: the least that a role needs for it
 //! * [`apply`]: the executor
-//! * [`record`], [`resume`]: the recorder, and going on
+//! * [`record`], [`resume`], [`skip`]: the recorder, going on, and passing over
 //! * [`local`]: the driver on one machine
 
 pub mod account;
@@ -48,5 +48,6 @@ pub mod resolve;
 pub mod resume;
 pub mod retry;
 pub mod settings;
+pub mod skip;
 pub mod statement;
 pub mod table;

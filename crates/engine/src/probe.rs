@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Planning has no deadline of its own; a question that takes longer than this is a question too many.
-const LONGEST: Duration = Duration::from_secs(600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 
 /// Asks one question in a read-only transaction of its own, so that an error spoils nothing.
 ///

@@ -1,23 +1,24 @@
 //! Goes on with a run that was interrupted, ended incomplete, or lost its owner: only what did not commit is done again.
 
+mod mended;
+mod rejects;
+
+pub use rejects::rejects;
+
 use std::time::Duration;
 
 use crate::{
     answer::Answer,
-    chunk::{self, Range},
+    chunk,
     failure::{Class, Failure},
-    ledger::{self, chunk::Planned, run::Run},
-    mapping::Mapping,
+    ledger::{self, run::Run},
     outcome::Status,
     pg::{Connection, catalog},
-    plan, settings, statement,
+    plan,
 };
 
 /// How long the sessions of a killed process may need to notice (`client_connection_check_interval` is 0.5 s).
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Looking at the stage again reads it once.
-const LONGEST: Duration = Duration::from_secs(600);
 
 /// Opens a run again under a new owner and answers with a round over what is left; with the stored answer when that owner asks again.
 ///
@@ -30,9 +31,10 @@ pub async fn run(connection: &Connection, id: i64, owner: &str, force: bool) -> 
         return again(connection, &known, id).await;
     }
     let run = ledger::run::load(connection, id).await?;
-    refuse(connection, &run).await?;
-    if run.status.is_open() && !force {
-        wait_for_silence(connection, &run).await?;
+    if force {
+        refuse(connection, &run).await?
+    } else {
+        require_free(connection, &run).await?
     }
     connection.batch("BEGIN").await?;
     let reopened = reopen(connection, &run, owner, force).await;
@@ -46,6 +48,15 @@ async fn again(connection: &Connection, known: &Run, id: i64) -> Result<Answer, 
     }
     let text = format!("{} owns run {} and can't go on with run {id} as well", known.owner, known.id);
     Err(Failure::new(Class::BadJob, text))
+}
+
+/// Whether a run can be resumed, and nobody works on it.
+///
+/// # Errors
+/// When it can't be, or when somebody does and doesn't stop soon.
+pub(crate) async fn require_free(connection: &Connection, run: &Run) -> Result<(), Failure> {
+    refuse(connection, run).await?;
+    if run.status.is_open() { wait_for_silence(connection, run).await } else { Ok(()) }
 }
 
 async fn refuse(connection: &Connection, run: &Run) -> Result<(), Failure> {
@@ -126,19 +137,10 @@ async fn reopen(connection: &Connection, seen: &Run, owner: &str, force: bool) -
         // Another call for the same owner was quicker.
         return plan::stored(connection, &run).await;
     }
-    if run.status.is_success() {
-        return Err(Failure::new(
-            Class::BadJob,
-            format!("run {id} was completed meanwhile by its own driver: there is nothing left to resume"),
-        ));
+    if !force || run.status.is_success() {
+        refuse_moved(seen, &run)?;
     }
-    // Whoever opened a round since then is alive on it: its owner after all, or another that resumed it in the same moment.
-    if run.round != seen.round && !force {
-        let text =
-            format!("run {id} went on at this moment, by {}: `stagemill status {id}` shows how far it is", run.owner);
-        return Err(Failure::new(Class::AlreadyRunning, text));
-    }
-    look_again(connection, &run).await?;
+    mended::look_again(connection, &run).await?;
     let round = run.round + 1;
     let left = ledger::chunk::make_due(connection, id, round, Some(run.spec.retry.attempts)).await?;
     let items = chunk::items(id, round, &left, run.parallelism);
@@ -147,48 +149,22 @@ async fn reopen(connection: &Connection, seen: &Run, owner: &str, force: bool) -
     Ok(Answer::round(id, round, run.parallelism, items))
 }
 
-/// Rows that were mended in chunks that are left are no change under the run: from here on the stage may not change. What has changed in chunks
-/// that were applied is not taken by anybody, and remembered.
-async fn look_again(connection: &Connection, run: &Run) -> Result<(), Failure> {
-    let Some(before) = &run.mapping.snapshot else { return Ok(()) };
-    let left = ledger::chunk::left(connection, run.id).await?;
-    connection.batch(&settings::set_local(&run.mapping.settings, LONGEST)).await?;
-    let sql = statement::count_new(&run.mapping, before, &left);
-    let new: i64 = connection.query_one(&sql, &[]).await?.get(0);
-    let mapping = Mapping { snapshot: Some(plan::snapshot(connection).await?), ..run.mapping.clone() };
-    ledger::run::set_plan(connection, run.id, &mapping, run.outside).await?;
-    ledger::run::set_evidence(connection, run.id, Some(run.new_rows.unwrap_or(0) + new), None).await
-}
-
-/// Opens a run again to apply the rows that it set aside, as far as they are found in the stage by their keys.
+/// Whoever opened a round since the run was looked at is alive on it: its owner after all, or another that resumed it in the same moment.
 ///
 /// # Errors
-/// When none is set aside, or somebody else's run came after it.
-pub async fn rejects(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
-    ledger::schema::require(connection).await?;
-    let run = ledger::run::load(connection, id).await?;
-    if run.status.is_open() {
-        let text = format!("run {id} is open: `stagemill resume {id}` completes it first");
+/// When somebody did, or completed it.
+pub(crate) fn refuse_moved(seen: &Run, run: &Run) -> Result<(), Failure> {
+    let id = run.id;
+    if run.status.is_success() {
+        return Err(Failure::new(
+            Class::BadJob,
+            format!("run {id} was completed meanwhile by its own driver: there is nothing left to resume"),
+        ));
+    }
+    if run.round != seen.round {
+        let text =
+            format!("run {id} went on at this moment, by {}: `stagemill status {id}` shows how far it is", run.owner);
         return Err(Failure::new(Class::AlreadyRunning, text));
     }
-    ledger::reject::require_some(connection, id).await?;
-    refuse_lost(connection, &run).await?;
-    connection.batch("BEGIN").await?;
-    let reopened = reopen_rejects(connection, id, owner).await;
-    connection.end(reopened).await
-}
-
-async fn reopen_rejects(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
-    let run = ledger::run::lock(connection, id).await?;
-    ledger::reject::require_some(connection, id).await?;
-    let round = run.round + 1;
-    let chunk = |chunk| Planned { range: Range::Rejects { run: id, chunk }, delete_limit: None };
-    let added = ledger::chunk::add(connection, id, round, chunk, run.spec.retry.attempts).await?;
-    // Mending them changed the stage, which is no change under the run.
-    let mapping = Mapping { snapshot: None, ..run.mapping.clone() };
-    ledger::run::set_plan(connection, id, &mapping, run.outside).await?;
-    let items = chunk::items(id, round, &[added], 1);
-    ledger::run::reopen(connection, &run, owner).await?;
-    ledger::run::open_round(connection, id, round, &items).await?;
-    Ok(Answer::round(id, round, 1, items))
+    Ok(())
 }

@@ -58,6 +58,8 @@ fn why(chunk: &Listed, detail: bool) -> String {
     match (&chunk.error_class, words) {
         (Some(class), Some(words)) => format!("{class}{code}: {words}"),
         (Some(class), None) => format!("{class}{code}"),
+        // A chunk that was skipped by hand says so.
+        (None, Some(words)) => words.clone(),
         _ => String::new(),
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod prune;
 mod resume;
 mod run;
 mod schema;
+mod skip;
 mod status;
 mod taken;
 
@@ -36,6 +37,7 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Chunks(args) => chunks::run(args, world).await,
         Command::Resume(args) => resume::run(args, world).await,
         Command::Rejects(args) => rejects::run(args, world).await,
+        Command::Skip(args) => skip::run(args, world).await,
         Command::Prune(args) => prune::run(args, world).await,
         Command::Job(args) => job::run(args, world).await,
         Command::Schema => schema::run(world),

@@ -132,9 +132,9 @@ fn descriptor(id: i32, root: i32, chunk: &Planned) -> serde_json::Value {
 }
 
 /// The columns that [`range`] reads.
-const RANGE: &str = "c.kind, c.leaf_schema, c.leaf_name, c.leaf_oid, c.leaf_filenode, c.low_tid::text, c.high_tid::text, c.low_key, c.high_key";
+pub(super) const RANGE: &str = "c.kind, c.leaf_schema, c.leaf_name, c.leaf_oid, c.leaf_filenode, c.low_tid::text, c.high_tid::text, c.low_key, c.high_key";
 
-fn range(row: &Row, at: usize, run: i64, id: i32) -> Result<Range, Failure> {
+pub(super) fn range(row: &Row, at: usize, run: i64, id: i32) -> Result<Range, Failure> {
     let unreadable = |what: &str| {
         Failure::new(Class::Ledger, format!("chunk {id} of run {run}: {what} is not known to this version"))
     };

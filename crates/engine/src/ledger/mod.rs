@@ -2,6 +2,7 @@
 //!
 //! A chunk's ledger row is written in the transaction that changes the target, so whether a chunk was applied is never a guess.
 
+pub mod by_hand;
 pub mod chunk;
 pub mod job;
 pub mod reject;

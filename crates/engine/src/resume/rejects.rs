@@ -1,0 +1,44 @@
+//! Rows that a run set aside are tried again: in a chunk of their own, which takes them over.
+
+use super::refuse_lost;
+use crate::{
+    answer::Answer,
+    chunk::{self, Range},
+    failure::{Class, Failure},
+    ledger::{self, chunk::Planned},
+    mapping::Mapping,
+    pg::Connection,
+};
+
+/// Opens a run again to apply the rows that it set aside, as far as they are found in the stage by their keys.
+///
+/// # Errors
+/// When none is set aside, or somebody else's run came after it.
+pub async fn rejects(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
+    ledger::schema::require(connection).await?;
+    let run = ledger::run::load(connection, id).await?;
+    if run.status.is_open() {
+        let text = format!("run {id} is open: `stagemill resume {id}` completes it first");
+        return Err(Failure::new(Class::AlreadyRunning, text));
+    }
+    ledger::reject::require_some(connection, id).await?;
+    refuse_lost(connection, &run).await?;
+    connection.batch("BEGIN").await?;
+    let reopened = reopen(connection, id, owner).await;
+    connection.end(reopened).await
+}
+
+async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
+    let run = ledger::run::lock(connection, id).await?;
+    ledger::reject::require_some(connection, id).await?;
+    let round = run.round + 1;
+    let chunk = |chunk| Planned { range: Range::Rejects { run: id, chunk }, delete_limit: None };
+    let added = ledger::chunk::add(connection, id, round, chunk, run.spec.retry.attempts).await?;
+    // Mending them changed the stage, which is no change under the run.
+    let mapping = Mapping { snapshot: None, ..run.mapping.clone() };
+    ledger::run::set_plan(connection, id, &mapping, run.outside).await?;
+    let items = chunk::items(id, round, &[added], 1);
+    ledger::run::reopen(connection, &run, owner).await?;
+    ledger::run::open_round(connection, id, round, &items).await?;
+    Ok(Answer::round(id, round, 1, items))
+}
