@@ -67,6 +67,18 @@ async fn of_two_who_resume_in_the_same_moment_one_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_closed_while_it_is_waited_for_is_resumed_at_once() {
+    let database = Database::with(TABLES).await;
+    database.planned(&job(JOB), FIRST).await;
+    let connection = database.another_connection().await;
+    let (resumed, ()) = tokio::join!(resume::run(&connection, 1, SECOND, false), async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        stop(&database, FIRST).await;
+    });
+    assert_eq!(resumed.unwrap().round, 2);
+}
+
+#[tokio::test]
 async fn a_run_of_which_nothing_is_left_is_completed() {
     let database = Database::with(TABLES).await;
     let answer = database.planned(&job(JOB), FIRST).await;

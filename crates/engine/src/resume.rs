@@ -109,8 +109,9 @@ async fn wait_for_silence(connection: &Connection, run: &Run) -> Result<(), Fail
     let start = tokio::time::Instant::now();
     loop {
         let open = ledger::run::open_run(connection, run.id).await?;
-        // A command line that died leaves no session; a Lambda may come back, and only its silence tells.
-        let quiet = open.backend.is_none() && (!open.is_execution() || !open.is_alive());
+        // It was closed meanwhile, perhaps by the event of its execution's end. Else: a command line that died leaves no session; a Lambda may
+        // come back, and only its silence tells.
+        let quiet = !open.status.is_open() || (open.backend.is_none() && (!open.is_execution() || !open.is_alive()));
         if quiet {
             return Ok(());
         }
