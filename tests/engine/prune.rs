@@ -17,11 +17,11 @@ async fn runs(database: &Database, runs: &[(&str, &str, u32, u32)]) {
             .execute(&format!(
                 "WITH r AS (INSERT INTO stagemill.run (job, status, started_at, planned_at, ended_at, owner, spec, mapping, stage_table, target_table,
                                                        shares_tables, parallelism, round, round_limit, chunks, chunks_processed, staged, inserted, updated,
-                                                       deleted, unchanged, skipped, rejected)
+                                                       deleted, unchanged, skipped, rejected, handed)
                             SELECT '{job}', '{status}', now() - interval '{days} days 1 hour', now(), {ended}, gen_random_uuid(), '{{}}', '{{}}', 's', 't',
-                                   true, 1, 1, 1, {chunks}, {chunks}, 0, 0, 0, 0, 0, 0, 0 RETURNING run_id),
+                                   true, 1, 1, 1, {chunks}, {chunks}, 0, 0, 0, 0, 0, 0, 0, 0 RETURNING run_id),
                       o AS (INSERT INTO stagemill.round (run_id, round, items) SELECT run_id, 1, '[]' FROM r)
-                 INSERT INTO stagemill.chunk (run_id, chunk_id, kind, attempt_limit) SELECT run_id, n, 'keys', 1 FROM r, generate_series(1, {chunks}) n"
+                 INSERT INTO stagemill.chunk (run_id, chunk_id, root_id, kind, attempt_limit) SELECT run_id, n, n, 'keys', 1 FROM r, generate_series(1, {chunks}) n"
             ))
             .await;
     }

@@ -140,12 +140,9 @@ fn with_code(summary: &Summary, error: &str) -> String {
 
 /// Which rows were this run's, of a job with a watermark.
 fn window(summary: &Summary) -> Option<String> {
-    match (&summary.window_low, &summary.window_high) {
-        (None, None) => None,
-        (None, Some(high)) => Some(format!("up to {high}")),
-        (Some(low), Some(high)) => Some(format!("above {low}, up to {high}")),
-        (Some(low), None) => Some(format!("above {low}: no row")),
-    }
+    let high = summary.window_high.as_ref()?;
+    let above = summary.window_low.as_ref().map(|low| format!("above {low}, ")).unwrap_or_default();
+    Some(format!("{above}up to {high}"))
 }
 
 /// Rows by what became of them; kinds that did not occur are left out.

@@ -184,7 +184,7 @@ pub struct Window {
 pub struct Bounds {
     /// Rows are above it; `None` for all.
     pub low: Option<String>,
-    /// Rows are up to and including it; `None` when there was no row.
+    /// Rows are up to and including it; `None` when there never was a row.
     pub high: Option<String>,
 }
 

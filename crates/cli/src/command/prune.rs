@@ -7,7 +7,7 @@ use serde_json::json;
 use stagemill_engine::{
     failure::Failure,
     ledger::prune::{Kept, Old, Pruned},
-    outcome::Status,
+    
 };
 
 use crate::{
@@ -84,7 +84,7 @@ fn what_went(args: &PruneArgs, pruned: &Pruned) -> String {
 
 /// What is old as well, and why it is still there.
 fn what_stays(kept: &[Kept]) -> String {
-    let (complete, others): (Vec<_>, Vec<_>) = kept.iter().partition(|run| run.status == Status::Complete);
+    let (complete, others): (Vec<_>, Vec<_>) = kept.iter().partition(|run| run.status.is_success());
     let mut text = String::new();
     for Kept { run, job, status } in others {
         text += &format!(

@@ -5,8 +5,8 @@
 pub mod by_hand;
 pub mod chunk;
 pub mod job;
-pub mod reject;
 pub mod prune;
+pub mod reject;
 pub mod run;
 pub mod schema;
 pub mod summary;

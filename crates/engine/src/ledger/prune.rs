@@ -65,8 +65,9 @@ pub struct Kept {
 /// completed stays known.
 const PRUNABLE: &str = "r.ended_at < pg_catalog.to_timestamp($1) AND ($2::text IS NULL OR r.job = $2)
     AND EXISTS (SELECT FROM stagemill.run n WHERE n.job = r.job AND n.run_id > r.run_id)
-    AND (r.status <> 'COMPLETE'
-         OR EXISTS (SELECT FROM stagemill.run n WHERE n.job = r.job AND n.run_id > r.run_id AND n.status = 'COMPLETE'))";
+    AND (r.status NOT IN ('COMPLETE', 'COMPLETE_WITH_REJECTS')
+         OR EXISTS (SELECT FROM stagemill.run n
+                    WHERE n.job = r.job AND n.run_id > r.run_id AND n.status IN ('COMPLETE', 'COMPLETE_WITH_REJECTS')))";
 
 const TOTALS: &str = "pg_catalog.count(*), COALESCE(pg_catalog.sum(chunks), 0)::int8,
     pg_catalog.to_char(pg_catalog.min(started_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),

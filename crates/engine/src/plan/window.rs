@@ -19,11 +19,11 @@ pub(super) async fn fix(connection: &Connection, mapping: &mut Mapping, job: &Jo
     let Some(mut window) = mapping.window.clone() else { return Ok(()) };
     let stage = mapping.stage.to_string();
     let before = ledger::run::last_high(connection, &job.name, &stage, window.column.column.as_str()).await?;
-    let low = match before {
-        Some(high) => Some(low(connection, mapping, &window, &high).await?),
+    let low = match &before {
+        Some(high) => Some(low(connection, mapping, &window, high).await?),
         None => None,
     };
-    let high = high(connection, mapping, &window, low.as_deref()).await?;
+    let high = high(connection, mapping, &window, before.as_deref()).await?;
     window.bounds = Some(Bounds { low, high });
     mapping.window = Some(window);
     Ok(())
@@ -49,34 +49,29 @@ async fn low(connection: &Connection, mapping: &Mapping, window: &Window, high: 
     Ok(row.get(0))
 }
 
-/// The highest value above `low`. A NULL is no value to go by, and its row would never be taken.
+/// The highest value, never below what was taken `before`: where there is nothing new, what is known is not lost. A NULL is no value to go by,
+/// and its row would never be taken.
 async fn high(
     connection: &Connection,
     mapping: &Mapping,
     window: &Window,
-    low: Option<&str>,
+    before: Option<&str>,
 ) -> Result<Option<String>, Failure> {
     let value = window.column.value("stage");
     let filter = mapping.filter.as_ref().map(|filter| format!(" WHERE (\n{filter}\n)")).unwrap_or_default();
-    let above = match low {
-        Some(_) => format!("{value} > CAST($1::text AS {})", window.type_name),
-        None => "$1::text IS NULL".to_owned(),
-    };
     let sql = format!(
-        "SELECT pg_catalog.max({value}) FILTER (WHERE {above})::text, pg_catalog.count(*) FILTER (WHERE {value} IS NULL) FROM {} AS stage{filter}",
+        "SELECT GREATEST(pg_catalog.max({value}), CAST($1::text AS {}))::text, pg_catalog.count(*) FILTER (WHERE {value} IS NULL) FROM {} AS stage{filter}",
+        window.type_name, mapping.stage
+    );
+    let row = probe::ask_one(connection, &mapping.settings, &sql, &[(&before, Type::TEXT)]).await?;
+    let without: i64 = row.get(1);
+    if without == 0 {
+        return Ok(row.get(0));
+    }
+    let column = &window.column.column;
+    let text = format!(
+        "{without} staged row(s) have no {column}, so that no run would ever take them: fill it, or leave them out with stage.where. Find them with: SELECT * FROM {} AS stage WHERE {column} IS NULL",
         mapping.stage
     );
-    let row = probe::ask_one(connection, &mapping.settings, &sql, &[(&low, Type::TEXT)]).await?;
-    let without: i64 = row.get(1);
-    if without > 0 {
-        let column = &window.column.column;
-        return Err(Failure::new(
-            Class::BadData,
-            format!(
-                "{without} staged row(s) have no {column}, so that no run would ever take them: fill it, or leave them out with stage.where. Find them with: SELECT * FROM {} AS stage WHERE {column} IS NULL",
-                mapping.stage
-            ),
-        ));
-    }
-    Ok(row.get(0))
+    Err(Failure::new(Class::BadData, text))
 }
