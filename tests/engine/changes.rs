@@ -148,6 +148,15 @@ async fn the_guard_refuses_what_is_not_newer_than_the_target_across_runs() {
 }
 
 #[tokio::test]
+async fn a_change_that_changes_nothing_but_its_order_moves_the_guard() {
+    let database = with("(1, 0, 'U', '10')").await;
+    let spec = changes(&format!(r#"{GUARDED}, "skip_unchanged": true"#));
+    database.run(&spec).await;
+    database.execute("TRUNCATE stage; INSERT INTO stage VALUES (1, 9, 'U', '9')").await;
+    assert_eq!((counts(&database.run(&spec).await), target(&database).await.as_str()), ([1, 0, 0, 0, 0, 1], "NULL"));
+}
+
+#[tokio::test]
 async fn a_guard_of_text_is_compared_as_a_number_too() {
     let database = with("(1, 10, 'U', '10')").await;
     database

@@ -235,6 +235,21 @@ async fn a_chunk_that_the_deadline_cuts_off_is_left_for_the_next_call() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_met_others_again_and_again_locks_its_rows_first_in_the_order_of_their_keys() {
+    let database = Database::with(INCREMENTS).await;
+    let answer = database.planned(&job(JOB), "me").await;
+    let run = ledger::run::load(&database.connection, 1).await.unwrap();
+    let range = stagemill_engine::chunk::Range::Keys { low: None, high: Some(vec!["50".into()]) };
+    let sql = format!("EXPLAIN {}", stagemill_engine::statement::lock(&run.mapping, &range));
+    let plan: Vec<String> = database.connection.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let at = |node: &str| plan.iter().position(|line| line.contains(node));
+    assert!(at("LockRows").unwrap() < at("Sort").unwrap(), "{plan:?}");
+    database.execute("UPDATE stagemill.chunk SET attempt = 4, error_class = 'Contention'").await;
+    assert_eq!(database.drive(answer).await.status, Status::Complete);
+    every_row_once(&database).await;
+}
+
+#[tokio::test]
 async fn a_held_chunk_is_among_those_left() {
     let database = Database::with(INCREMENTS).await;
     database.planned(&job(JOB), "me").await;

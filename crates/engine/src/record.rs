@@ -64,8 +64,19 @@ async fn in_transaction(connection: &Connection, id: i64, round: i32) -> Result<
             ledger::run::open_round(connection, id, next, &items).await?;
             Ok(Recorded { answer: Answer::round(id, next, run.parallelism, items), closed: None })
         }
+        Decision::Judge if may_fit_now(connection, &run, &tally).await? => {
+            let next = run.round + 1;
+            let items = ledger::reject::retry(connection, &run, next).await?;
+            Ok(Recorded { answer: Answer::round(id, next, 1, items), closed: None })
+        }
         Decision::Judge => close(connection, &run, tally).await,
     }
+}
+
+/// Whether rows that were set aside for want of others are worth one more try, now that all others are applied.
+async fn may_fit_now(connection: &Connection, run: &Run, tally: &Tally) -> Result<bool, Failure> {
+    let done = run.halted.is_none() && tally.processed == tally.chunks && tally.counts.rejected > 0;
+    Ok(done && ledger::reject::may_fit_now(connection, run.id).await?)
 }
 
 async fn close(connection: &Connection, run: &Run, tally: Tally) -> Result<Recorded, Failure> {

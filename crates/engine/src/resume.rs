@@ -141,7 +141,7 @@ async fn reopen(connection: &Connection, seen: &Run, owner: &str, force: bool) -
     if !force || run.status.is_success() {
         refuse_moved(seen, &run)?;
     }
-    mended::look_again(connection, &run).await?;
+    mended::look_again(connection, &run, &ledger::chunk::left(connection, id).await?).await?;
     let round = run.round + 1;
     let left = ledger::chunk::make_due(connection, id, round, Some(run.spec.retry.attempts)).await?;
     let items = chunk::items(id, round, &left, run.parallelism);

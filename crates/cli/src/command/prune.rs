@@ -7,7 +7,6 @@ use serde_json::json;
 use stagemill_engine::{
     failure::Failure,
     ledger::prune::{Kept, Old, Pruned},
-    
 };
 
 use crate::{

@@ -20,6 +20,12 @@ use crate::{
     statement::{self, Source},
 };
 
+/// From this attempt on a chunk that met others on its rows locks them first.
+const LOCKED_FIRST_FROM: i32 = 3;
+
+/// The class's name in the ledger.
+const CONTENTION: &str = "Contention";
+
 /// The time that a chunk has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
@@ -90,11 +96,23 @@ impl Work<'_> {
         if self.mapping.operation == Operation::Sql {
             return self.statements().await;
         }
+        if self.deadlocks() {
+            let sql = statement::lock(self.mapping, &self.chunk.range);
+            self.timed(self.connection.query(&sql, &[])).await?;
+            self.reset_timeout("").await?;
+        }
         let (mut counts, superseded) = self.apply(Source::Chunk(&self.chunk.range)).await?;
         if let Some(taken) = again {
             counts = retried(counts, superseded, taken)?;
         }
         self.finish(Done { counts, statement_rows: None }).await
+    }
+
+    /// Whether the chunk has met others on its rows again and again: then they are locked first, in an order that no plan changes.
+    fn deadlocks(&self) -> bool {
+        self.mapping.operation.updates()
+            && self.chunk.attempt >= LOCKED_FIRST_FROM
+            && self.chunk.last_class.as_deref() == Some(CONTENTION)
     }
 
     /// Marks the rows that this chunk tries again, where it is one for rows that were set aside. Returns how many.

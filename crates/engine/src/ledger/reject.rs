@@ -3,8 +3,12 @@
 use serde::Serialize;
 use tokio_postgres::types::Type;
 
-use super::chunk::Claimed;
+use super::{
+    chunk::{Claimed, Planned},
+    run::Run,
+};
 use crate::{
+    chunk::{self, Item, Range},
     failure::{Class, Failure},
     mapping::Mapping,
     pg::{Connection, Param},
@@ -157,6 +161,30 @@ pub async fn list(connection: &Connection, run: i64, limit: i64) -> Result<Vec<L
         row: row.get(9),
     });
     Ok(listed.collect())
+}
+
+/// Whether rows of a run are set aside for want of another row, which may have been applied since, and were not tried again yet. A chunk is tried
+/// once more after all others; of two that wait for each other's rows one is too early.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn may_fit_now(connection: &Connection, run: i64) -> Result<bool, Failure> {
+    let sql = "SELECT EXISTS (SELECT FROM stagemill.reject WHERE run_id = $1 AND retried_in IS NULL AND target_key IS NOT NULL
+                              AND sqlstate IN ('23503', '23505', '23P01'))
+                      AND NOT EXISTS (SELECT FROM stagemill.chunk WHERE run_id = $1 AND kind = 'rejects')";
+    Ok(connection.query_one(sql, &[(&run, Type::INT8)]).await?.get(0))
+}
+
+/// Opens a round with one chunk that tries all rows again that are set aside. The caller holds the run's lock alone.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn retry(connection: &Connection, run: &Run, round: i32) -> Result<Vec<Item>, Failure> {
+    let planned = |chunk| Planned { range: Range::Rejects { run: run.id, chunk }, delete_limit: None };
+    let added = super::chunk::add(connection, run.id, round, planned, run.spec.retry.attempts).await?;
+    let items = chunk::items(run.id, round, &[added], 1);
+    super::run::open_round(connection, run.id, round, &items).await?;
+    Ok(items)
 }
 
 /// Refuses a run that has nothing set aside.

@@ -4,7 +4,7 @@ use crate::{
     finding::Finding,
     ident::Ident,
     job::Job,
-    mapping::{Assignment, ChangeRules, Ordered, Window},
+    mapping::{Assignment, ChangeRules, Compare, Ordered, Window},
     table::{Column, Table},
 };
 
@@ -30,12 +30,11 @@ pub fn rules(
     if let Some(guard) = guard.as_ref().filter(|guard| assignments.iter().all(|a| a.column != guard.column)) {
         let text = order.is_text && guard.is_text;
         let value = Some(if text { format!("stage.{}", order.column) } else { order.value("stage") });
-        assignments.push(Assignment {
-            column: guard.column.clone(),
-            insert: value.clone(),
-            update: value,
-            compare: None,
-        });
+        // Compared like any other: where only the order is newer it has to be kept, or an older change would be taken later.
+        let compare = target
+            .column(&guard.column)
+            .map(|column| Compare { type_name: column.bare_type.clone(), as_text: !column.exact_equality });
+        assignments.push(Assignment { column: guard.column.clone(), insert: value.clone(), update: value, compare });
     }
     Some(ChangeRules {
         indicator,

@@ -1,12 +1,11 @@
 //! Rows that a run set aside are tried again: in a chunk of their own, which takes them over.
 
-use super::refuse_lost;
+use super::{mended, refuse_lost};
 use crate::{
     answer::Answer,
-    chunk::{self, Range},
+    chunk::Range,
     failure::{Class, Failure},
-    ledger::{self, chunk::Planned},
-    mapping::Mapping,
+    ledger,
     pg::Connection,
 };
 
@@ -31,14 +30,9 @@ pub async fn rejects(connection: &Connection, id: i64, owner: &str) -> Result<An
 async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
     let run = ledger::run::lock(connection, id).await?;
     ledger::reject::require_some(connection, id).await?;
+    mended::look_again(connection, &run, &[Range::Rejects { run: id, chunk: 0 }]).await?;
     let round = run.round + 1;
-    let chunk = |chunk| Planned { range: Range::Rejects { run: id, chunk }, delete_limit: None };
-    let added = ledger::chunk::add(connection, id, round, chunk, run.spec.retry.attempts).await?;
-    // Mending them changed the stage, which is no change under the run.
-    let mapping = Mapping { snapshot: None, ..run.mapping.clone() };
-    ledger::run::set_plan(connection, id, &mapping, run.outside).await?;
-    let items = chunk::items(id, round, &[added], 1);
     ledger::run::reopen(connection, &run, owner).await?;
-    ledger::run::open_round(connection, id, round, &items).await?;
+    let items = ledger::reject::retry(connection, &run, round).await?;
     Ok(Answer::round(id, round, 1, items))
 }

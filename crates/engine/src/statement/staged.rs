@@ -13,7 +13,7 @@ const NUMBER: &str = "\"stagemill number\"";
 pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
     let mut conditions = vec![range.predicate(&mapping.cut)];
     if let Range::Rejects { run, chunk } = range {
-        conditions = vec![is_retried(mapping, *run, *chunk)];
+        conditions = vec![is_of_rejects(mapping, &format!("run_id = {run} AND retried_in = {chunk}"))];
     }
     conditions.extend(mapping.row_conditions());
     conditions.join(" AND ")
@@ -23,11 +23,11 @@ pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
 pub const FROZEN_ROW: &str =
     "pg_catalog.to_jsonb(stage) - ARRAY['stagemill heap', 'stagemill tid', 'stagemill xmin', 'stagemill number']";
 
-/// The rows that a chunk took from those that were set aside, by their target keys.
-fn is_retried(mapping: &Mapping, run: i64, chunk: i32) -> String {
+/// The staged rows whose target key is that of a row which was set aside, of those for which a condition holds.
+pub(super) fn is_of_rejects(mapping: &Mapping, condition: &str) -> String {
     let values: Vec<String> = (1..=mapping.key.len()).map(|n| format!("target_key[{n}]")).collect();
     format!(
-        "({}) IN (SELECT {} FROM stagemill.reject WHERE run_id = {run} AND retried_in = {chunk})",
+        "({}) IN (SELECT {} FROM stagemill.reject WHERE target_key IS NOT NULL AND {condition})",
         key_texts(mapping).join(", "),
         values.join(", ")
     )

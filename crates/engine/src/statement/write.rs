@@ -1,7 +1,8 @@
 //! What is done to the target, over a list of staged rows.
 
-use super::{ROWS, changes, key_aliases, same_key, sorted};
+use super::{ROWS, S, Source, changes, key_aliases, same_key, sorted, staged};
 use crate::{
+    chunk::Range,
     ident::{self, Ident},
     mapping::{Assignment, Compare, Mapping},
 };
@@ -29,6 +30,18 @@ pub(super) fn update(mapping: &Mapping, rows: &str, condition: &str) -> String {
         set.collect::<Vec<_>>().join(", "),
         sorted(&format!("SELECT * FROM {rows} WHERE {condition}"), mapping),
         conditions.join(" AND "),
+    )
+}
+
+/// The statement that locks the target rows of a chunk in the order of their keys, whatever the plan: the sort is below the locking. An UPDATE
+/// keeps the order of its list in nested loops only (PostgreSQL 15).
+pub fn lock(mapping: &Mapping, range: &Range) -> String {
+    format!(
+        "WITH {}\nSELECT pg_catalog.count(*) FROM (SELECT 1 FROM {} AS target JOIN {S} AS {ROWS} ON {} ORDER BY {} FOR UPDATE OF target) AS locked",
+        staged::only_keys(mapping, Source::Chunk(range)),
+        mapping.target,
+        same_key(mapping, "target", ROWS),
+        key_aliases(mapping).join(", "),
     )
 }
 
