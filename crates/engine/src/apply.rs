@@ -25,7 +25,7 @@ use crate::{
     pg::Connection,
     retry::{self, Next, Tried},
 };
-use work::Clock;
+use work::{Clock, Work};
 
 /// A worker: a session, the run it works on, and its name in the ledger.
 #[derive(Debug, Clone, Copy)]
@@ -156,13 +156,14 @@ async fn chunk(
         Claim::RunClosed => return Err(closed(worker.run.id)),
     };
     let mapping = &worker.run.mapping;
-    let mut applied = work::whole(worker.connection, mapping, &claimed, clock).await;
+    let work = Work { connection: worker.connection, mapping, chunk: &claimed, clock };
+    let mut applied = work::whole(work).await;
     if let Err(failure) = &applied
         && failure.class.is_of_rows()
         && mapping.reject_limit.is_some()
         && next(worker, &claimed, round, failure.class, false) == Next::Fail
     {
-        applied = bisect::apply(worker.connection, mapping, &claimed, clock).await;
+        applied = bisect::apply(work).await;
     }
     match applied {
         Ok(Some(Done { counts, .. })) => {

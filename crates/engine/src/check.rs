@@ -5,6 +5,7 @@ mod comparison;
 mod dms;
 mod duplicates;
 pub mod expression;
+mod privilege;
 mod promise;
 mod scan;
 mod security;
@@ -14,8 +15,6 @@ mod subject;
 mod target;
 mod thorough;
 mod tree;
-
-use tokio_postgres::types::Type;
 
 use crate::{
     chunk::Range,
@@ -82,7 +81,7 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
     if target.kind == Kind::NoHeap {
         findings.push(Finding::error("target.table", "is a view or a foreign table", "name the table behind it"));
     }
-    privileges(connection, job, &stage, &target, &mut findings).await?;
+    privilege::examine(connection, job, &stage, &target, &mut findings).await?;
     let mut resolved = resolve::columns(job, &stage, &target, &mut findings);
     let changes = resolve::rules(job, &stage, &target, &mut resolved.assignments, &mut findings);
     let window = resolve::window(job, &stage, &mut findings);
@@ -203,51 +202,6 @@ async fn find(
         ));
     }
     Ok(table)
-}
-
-async fn privileges(
-    connection: &Connection,
-    job: &Job,
-    stage: &Table,
-    target: &Table,
-    findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
-    let mut needed = vec![("stage.table", stage, "SELECT")];
-    let operation = job.operation;
-    for (used, privilege) in [
-        (operation != Operation::Sql, "SELECT"),
-        (operation.inserts(), "INSERT"),
-        (operation.updates(), "UPDATE"),
-        (operation.deletes(), "DELETE"),
-    ] {
-        if used {
-            needed.push(("target.table", target, privilege));
-        }
-    }
-    let sql = "SELECT CASE $2 WHEN 'DELETE' THEN pg_catalog.has_table_privilege($1, $2) ELSE pg_catalog.has_any_column_privilege($1, $2) END, CURRENT_USER::text";
-    // Its partitions are read by themselves, where the parent's privileges don't count.
-    let sql_leaf = "SELECT pg_catalog.has_any_column_privilege($1, 'SELECT'), CURRENT_USER::text";
-    for leaf in stage.leaves.iter().filter(|leaf| leaf.oid != stage.oid) {
-        let row = connection.query_one(sql_leaf, &[(&leaf.oid, Type::OID)]).await?;
-        if !row.get::<_, bool>(0) {
-            let role: String = row.get(1);
-            let grant = format!("GRANT SELECT ON {} TO {}", leaf.name, crate::ident::Ident::exact(role.clone()));
-            findings.push(Finding::error(
-                "stage.table",
-                format!("role {role} lacks SELECT on its partition {}", leaf.name),
-                grant,
-            ));
-        }
-    }
-    for (at, table, privilege) in needed {
-        let row = connection.query_one(sql, &[(&table.oid, Type::OID), (&privilege, Type::TEXT)]).await?;
-        if !row.get::<_, bool>(0) {
-            let role: String = row.get(1);
-            let grant = format!("GRANT {privilege} ON {} TO {}", table.name, crate::ident::Ident::exact(role.clone()));
-            findings.push(Finding::error(at, format!("role {role} lacks {privilege} on {}", table.name), grant));
-        }
-    }
-    Ok(())
 }
 
 /// A text as it stands in a job file.

@@ -15,7 +15,7 @@
 //! * [`chunk`]: ranges of the stage, and items of the Map
 //! * [`mapping`], [`resolve`]: what a job means in this database
 //! * [`statement`]: the SQL of a chunk
-//! * [`outcome`], [`account`], [`answer`]: counts, verdicts, what comes next
+//! * [`outcome`], [`verdict`], [`account`], [`answer`]: counts, how a run ends, what comes next
 //! * [`pg`], [`probe`]: connections, errors, the catalog
 //! * [`ledger`]: jobs, runs and chunks in the database
 //! * [`explain`], [`check`], [`cut`], [`plan`]: the planner
@@ -51,3 +51,4 @@ pub mod settings;
 pub mod skip;
 pub mod statement;
 pub mod table;
+pub mod verdict;

@@ -7,9 +7,10 @@ use crate::{
     chunk,
     failure::{Class, Failure},
     ledger::{self, run::Run, summary::Summary},
-    outcome::{self, Decision, Status, Tally, Verdict},
+    outcome::{self, Decision, Status, Tally},
     pg::Connection,
     plan,
+    verdict::{self, Verdict},
 };
 
 /// What recording came to.
@@ -82,7 +83,7 @@ async fn may_fit_now(connection: &Connection, run: &Run, tally: &Tally) -> Resul
 async fn close(connection: &Connection, run: &Run, tally: Tally) -> Result<Recorded, Failure> {
     let gathered = evidence::gather(connection, run, tally).await?;
     let evidence = &gathered.evidence;
-    let verdict = outcome::judge(evidence);
+    let verdict = verdict::judge(evidence);
     let why = match verdict {
         Verdict::Complete | Verdict::CompleteWithRejects { .. } => None,
         Verdict::Incomplete { .. } => Some(why_incomplete(connection, run, &tally).await?),

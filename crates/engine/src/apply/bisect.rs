@@ -4,36 +4,19 @@
 
 use tokio_postgres::types::Type;
 
-use super::work::{Clock, Work, retried};
+use super::work::{self, Work, retried};
 use crate::{
     account::{self, Found},
     failure::{Class, Failure},
     job::StageRows,
-    ledger::{
-        self,
-        chunk::{Claimed, Done},
-        reject::Rejected,
-    },
-    mapping::Mapping,
+    ledger::{self, chunk::Done, reject::Rejected},
     outcome::Counts,
-    pg::Connection,
     statement::{self, FROZEN, Source},
 };
 
 /// Applies a chunk that holds bad rows. `None` when it went to another worker, or the run is being closed.
-pub(super) async fn apply(
-    connection: &Connection,
-    mapping: &Mapping,
-    chunk: &Claimed,
-    clock: Clock,
-) -> Result<Option<Done>, Failure> {
-    let work = Work { connection, mapping, chunk, clock };
-    let done = match work.begin().await {
-        Ok(true) => in_transaction(work).await.map(Some),
-        Ok(false) => Ok(None),
-        Err(failure) => Err(failure),
-    };
-    connection.end(done).await
+pub(super) async fn apply(work: Work<'_>) -> Result<Option<Done>, Failure> {
+    work::transaction(work, async |work| in_transaction(work).await).await
 }
 
 async fn in_transaction(work: Work<'_>) -> Result<Done, Failure> {

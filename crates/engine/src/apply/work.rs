@@ -64,24 +64,26 @@ pub(super) struct Work<'a> {
 }
 
 /// Applies a chunk as a whole. `None` when it went to another worker, or the run is being closed.
-pub(super) async fn whole(
-    connection: &Connection,
-    mapping: &Mapping,
-    chunk: &Claimed,
-    clock: Clock,
+pub(super) async fn whole(work: Work<'_>) -> Result<Option<Done>, Failure> {
+    transaction(work, async |work| work.all().await).await
+}
+
+/// Runs what is done with a chunk in its transaction, once the fence is passed; `None` when it is not.
+pub(super) async fn transaction(
+    work: Work<'_>,
+    inside: impl AsyncFnOnce(Work<'_>) -> Result<Done, Failure>,
 ) -> Result<Option<Done>, Failure> {
-    let work = Work { connection, mapping, chunk, clock };
     let done = match work.begin().await {
-        Ok(true) => work.all().await.map(Some),
+        Ok(true) => inside(work).await.map(Some),
         Ok(false) => Ok(None),
         Err(failure) => Err(failure),
     };
-    connection.end(done).await
+    work.connection.end(done).await
 }
 
 impl Work<'_> {
     /// Opens the transaction and passes the fence; false when the chunk is no longer ours, or the run is being closed.
-    pub(super) async fn begin(&self) -> Result<bool, Failure> {
+    async fn begin(&self) -> Result<bool, Failure> {
         let chunk = self.chunk;
         // Behind a pooler the claim's process id is not the worker's: only the name tells who is at work.
         let name = format!("SET LOCAL application_name = 'stagemill:{}:{}:{}';\n", chunk.run, chunk.id, chunk.attempt);

@@ -6,9 +6,10 @@ use crate::{
     failure::{Class, Failure},
     job::{StageRows, Verify},
     ledger::run::Run,
-    outcome::{Evidence, Status, Tally},
+    outcome::{Status, Tally},
     pg::Connection,
     settings, statement,
+    verdict::Evidence,
 };
 
 /// The counts read the stage once.
