@@ -105,6 +105,36 @@ async fn a_statement_is_one_that_can_be_explained_and_names_its_chunk() {
 }
 
 #[tokio::test]
+async fn a_table_that_its_own_statements_write_is_not_cut_by_blocks() {
+    let database = Database::with(TABLES).await;
+    let text = |chunks: &str| {
+        job(&format!(
+            r#"{{"name": "own", "stage": {{"table": "target"}}, "target": {{"table": "target"}}, "operation": "sql",
+                "sql": ["UPDATE target AS stage SET n = n + 1 WHERE {{chunk}}"], "chunks": {chunks}}}"#
+        ))
+    };
+    for chunks in [r#"{"by": "ctid"}"#, "{}"] {
+        let found = findings(&database, &text(chunks)).await;
+        assert!(
+            found.len() == 1 && found[0].at == "stage.table" && found[0].remedy.contains("chunks.column"),
+            "{found:?}"
+        );
+    }
+    let summary = database.run(&text(r#"{"column": "id", "rows": 50}"#)).await;
+    assert_eq!((summary.status, summary.statement_rows), (Status::Complete, Some(vec![500])));
+    assert_eq!(database.value("SELECT count(*) FROM target WHERE n = 1").await, "500");
+}
+
+#[tokio::test]
+async fn check_bears_statements_that_name_a_ranges_ends() {
+    let database = Database::with(TABLES).await;
+    let statement = "UPDATE target SET n = 1 WHERE id BETWEEN {start_id} AND {end_id}";
+    let chunks = r#", "chunks": {"by": "sql", "column": "id", "query": "SELECT 251, 300"}"#;
+    let checked = check::thoroughly(&database.connection, &sql(&[statement], chunks)).await.unwrap();
+    assert_eq!(checked.findings, []);
+}
+
+#[tokio::test]
 async fn own_ranges_serve_other_operations_and_rows_outside_them_are_counted() {
     let database = Database::with(TABLES).await;
     let text = r#"{"name": "upsert", "stage": {"table": "stage"}, "target": {"table": "target", "key": ["id"]}, "operation": "upsert",

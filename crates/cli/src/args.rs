@@ -21,8 +21,9 @@ Examples:
   stagemill prune --older-than 90d          delete old runs from the log table
 
 Exit codes:
-  0 done   1 run failed, or rows not applied   2 bad job or arguments   3 cannot connect
-  4 ledger missing or of another version   5 another run is open   70 defect   130 interrupted";
+  0 done, or complete but for rows that were set aside   1 run failed, or rows not applied
+  2 bad job or arguments   3 cannot connect   4 ledger missing or of another version
+  5 another run is open   70 defect   130 interrupted";
 
 /// Applies a stage table to a target table on PostgreSQL, in parallel chunks, every staged row exactly once.
 #[derive(Debug, Parser)]

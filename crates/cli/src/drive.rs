@@ -141,7 +141,11 @@ fn log_end(summary: &Summary) {
         staged_rows = counts.staged,
         inserted_rows = counts.inserted,
         updated_rows = counts.updated,
+        deleted_rows = counts.deleted,
+        unchanged_rows = counts.unchanged,
         skipped_rows = counts.skipped,
+        rejected_rows = counts.rejected,
+        handed_rows = counts.handed,
         chunks = tally.chunks,
         chunks_processed = tally.processed,
         chunks_failed = tally.failed,
@@ -199,7 +203,7 @@ pub(crate) fn next(summary: &Summary, interrupted: bool) -> Option<String> {
             format!("start job {job} again: it applies every staged row, those of run {id} again")
         }
         Status::SourceChanged => format!(
-            "run {id} can't go on, {left} not applied: the stage table was rewritten under it, and its chunks mean other rows now\nstart job {job} again: it applies every staged row, those of run {id} again"
+            "run {id} can't go on, {left} not applied: the stage changed under it, and its chunks mean other rows now\nstart job {job} again: it applies every staged row, those of run {id} again"
         ),
         Status::Abandoned => format!(
             "run {id} was abandoned, {left} not applied: a later run of job {job} applies every staged row; where there is none\n{}",

@@ -90,11 +90,12 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
     asked.key_types(&resolved.key, &stage, &target, &mut findings).await?;
     let cut = resolve::cut(job, &stage, &target, &resolved.key, &mut findings);
     let same_heap = stage.leaves.iter().any(|leaf| target.leaves.contains(leaf));
-    if cut.columns.is_empty() && same_heap && job.operation != Operation::Sql {
+    if cut.columns.is_empty() && same_heap {
+        let column = if job.operation == Operation::Sql { ", and name its key in chunks.column" } else { "" };
         findings.push(Finding::error(
             "stage.table",
-            "is the target too: a row that one chunk updated moves into the blocks of the last one, which takes it again",
-            "use \"by\": \"key\"",
+            "is the target too: a row that one chunk updated moves into the blocks of another one, which takes it again",
+            format!("use \"by\": \"key\"{column}"),
         ));
     }
     staged::examine(connection, job, &stage, same_heap, &cut, &mut findings).await?;

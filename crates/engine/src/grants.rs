@@ -82,7 +82,9 @@ pub async fn job(
         Some(privileges) => format!("GRANT {privileges} ON {} TO {role};", mapping.target),
         None => format!("-- job with statements of its own: GRANT what they do on {} and others", mapping.target),
     });
-    if mapping.reject_limit.is_some() || mapping.skip_unchanged {
+    // To freeze a chunk's rows, or to ask what an expression depends on.
+    let overlaps = mapping.window.as_ref().is_some_and(|window| window.overlap.is_some());
+    if mapping.reject_limit.is_some() || mapping.skip_unchanged || overlaps {
         grants.extend(temporary(connection, role).await?);
     }
     grants.extend(all("USAGE ON SEQUENCE", &sequences, role));

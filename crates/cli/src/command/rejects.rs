@@ -97,7 +97,7 @@ async fn retry(args: RejectsArgs, world: &World, server: &Server, connection: Co
     show.say(
         world,
         &format!(
-            "{} of {} applied",
+            "applied {} of {}",
             table::count(before - left),
             table::many(before, "row that was set aside", "rows that were set aside")
         ),
