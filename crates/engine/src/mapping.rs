@@ -9,7 +9,7 @@ use crate::{
     ident::{self, Ident, TableName},
     job::{Existing, Operation, StageRows},
     settings::Settings,
-    table::Leaf,
+    table::{Column, Leaf},
 };
 
 /// A job, resolved.
@@ -129,6 +129,13 @@ pub struct Compare {
     pub type_name: String,
     /// Whether the texts are compared: the type has no equality, or calls values equal that are not the same.
     pub as_text: bool,
+}
+
+impl Compare {
+    /// The way for a column.
+    pub fn of(column: &Column) -> Self {
+        Self { type_name: column.bare_type.clone(), as_text: !column.exact_equality }
+    }
 }
 
 /// For `changes`: what a staged row is, and how new.

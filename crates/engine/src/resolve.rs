@@ -113,7 +113,7 @@ fn settle(assignment: &mut Assignment, target: &Table, key: &[Ident], findings: 
             if key.contains(&column.name) || column.identity_always {
                 assignment.update = None;
             }
-            assignment.compare = Some(Compare { type_name: column.bare_type.clone(), as_text: !column.exact_equality });
+            assignment.compare = Some(Compare::of(column));
         }
     }
 }

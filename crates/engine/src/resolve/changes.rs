@@ -30,10 +30,8 @@ pub fn rules(
     if let Some(guard) = guard.as_ref().filter(|guard| assignments.iter().all(|a| a.column != guard.column)) {
         let text = order.is_text && guard.is_text;
         let value = Some(if text { format!("stage.{}", order.column) } else { order.value("stage") });
-        // Compared like any other: where only the order is newer it has to be kept, or an older change would be taken later.
-        let compare = target
-            .column(&guard.column)
-            .map(|column| Compare { type_name: column.bare_type.clone(), as_text: !column.exact_equality });
+        // Compared as the others are: a newer change that says nothing new still moves the guard, or an older one would be taken after it.
+        let compare = target.column(&guard.column).map(Compare::of);
         assignments.push(Assignment { column: guard.column.clone(), insert: value.clone(), update: value, compare });
     }
     Some(ChangeRules {
