@@ -45,7 +45,8 @@ pub struct Column {
     pub base_type: String,
     /// That type as a cast writes it that changes no value: `bpchar` and not `character`, which is one character long.
     pub bare_type: String,
-    /// Whether its `=` holds for the same values only: not for 1 day and 24 hours, nor for two spellings under a collation that takes them for one.
+    /// Whether its `=` holds for the same values only: not for 1 day and 24 hours, nor for 1.0 and
+    /// 1.00 in a `numeric` without a scale, nor for two spellings under a collation that takes them for one.
     pub exact_equality: bool,
     /// Its collation, quoted; `None` where the type has none.
     pub collation: Option<String>,

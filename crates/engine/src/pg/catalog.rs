@@ -24,8 +24,9 @@ SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), pg_cata
        (SELECT pg_catalog.format('%I.%I', n.nspname, co.collname) FROM pg_catalog.pg_collation co
         JOIN pg_catalog.pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = a.attcollation),
        a.attnotnull, a.attgenerated <> '', a.attidentity = 'a', pg_catalog.format_type(b.typ, -1),
-       (t.typtype = 'e' OR b.typ IN ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'float4'::regtype,
-            'float8'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype, 'bytea'::regtype, 'date'::regtype,
+       -- 1.0 and 1.00 are equal, and two values, where the column declares no scale.
+       (t.typtype = 'e' OR (b.typ = 'numeric'::regtype AND a.atttypmod <> -1)
+        OR b.typ IN ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'float4'::regtype, 'float8'::regtype, 'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype, 'bytea'::regtype, 'date'::regtype,
             'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'uuid'::regtype, 'inet'::regtype, 'oid'::regtype, 'money'::regtype,
             'bit'::regtype, 'varbit'::regtype))
        AND COALESCE((SELECT co.collisdeterministic FROM pg_catalog.pg_collation co WHERE co.oid = a.attcollation), true)
