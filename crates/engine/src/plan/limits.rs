@@ -20,9 +20,10 @@ pub(super) async fn outside(
     ranges: &[Range],
     job: &Job,
 ) -> Result<i64, Failure> {
-    match job.chunks.query {
+    match ranges.first() {
+        _ if job.chunks.query.is_none() => Ok(0),
+        None => ask(connection, mapping, &statement::count_window(mapping)).await,
         Some(_) => ask(connection, mapping, &statement::count_outside(mapping, ranges)).await,
-        None => Ok(0),
     }
 }
 

@@ -82,8 +82,10 @@ pub fn count_outside(mapping: &Mapping, ranges: &[Range]) -> String {
         _ => None,
     });
     let (lows, highs): (Vec<String>, Vec<String>) = bounds.unzip();
-    let array = |values: &[String]| format!("ARRAY[{}]::{}[]", values.join(", "), cut.type_name);
-    let column = format!("stage.{}", cut.column);
+    // An array of arrays is one array of more dimensions: each is a row's only field then.
+    let boxed = |value: &String| if cut.type_name.ends_with("[]") { format!("ROW({value})") } else { value.clone() };
+    let array = |values: &[String]| format!("ARRAY[{}]", values.iter().map(boxed).collect::<Vec<_>>().join(", "));
+    let column = boxed(&format!("stage.{}", cut.column));
     format!(
         "SELECT pg_catalog.count(*) FROM {} AS stage,\n(SELECT {} AS \"stagemill lows\", {} AS \"stagemill highs\") AS \"stagemill bounds\"\nWHERE {}
          AND NOT COALESCE({column} <= \"stagemill highs\"[pg_catalog.width_bucket({column}, \"stagemill lows\")], false)",
