@@ -112,6 +112,23 @@ async fn truncate_never_removes_a_row_that_the_run_did_not_take() {
 }
 
 #[tokio::test]
+async fn truncate_after_a_retry_of_rejects_removes_no_row_that_changed_meanwhile() {
+    for (change, expected, left) in
+        [("", Status::Complete, "0"), ("UPDATE stage SET n = 7 WHERE id = 5", Status::SourceChanged, "1000")]
+    {
+        let database = Database::with(TABLES).await;
+        database.execute("UPDATE stage SET n = 13 WHERE id = 450").await;
+        let spec = spec("truncate", r#", "on_bad_row": "quarantine", "max_rejects": 1"#);
+        assert_eq!(database.run(&spec).await.status, Status::CompleteWithRejects);
+        database.execute(&format!("UPDATE stage SET n = 1 WHERE id = 450; {change}")).await;
+        let answer = resume::rejects(&database.connection, 1, "again").await.unwrap();
+        let summary = database.drive(answer).await;
+        assert_eq!((summary.status, summary.tally.counts.rejected), (expected, 0), "{:?}", summary.error);
+        assert_eq!(database.value("SELECT count(*) FROM stage").await, left);
+    }
+}
+
+#[tokio::test]
 async fn truncate_waits_for_rows_outside_where_to_go_and_resume_tries_again() {
     let database = Database::with(TABLES).await;
     let mut spec = spec("truncate", "");

@@ -126,6 +126,25 @@ async fn a_table_that_its_own_statements_write_is_not_cut_by_blocks() {
 }
 
 #[tokio::test]
+async fn a_slow_chunk_whose_statement_goes_by_the_ranges_ends_is_not_split() {
+    let database = Database::with(TABLES).await;
+    database
+        .execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$;
+             CREATE TRIGGER slow BEFORE UPDATE ON target FOR EACH ROW EXECUTE FUNCTION slow();
+             DELETE FROM stage WHERE id NOT IN (251, 450)",
+        )
+        .await;
+    // Halves would be 251 to 251 and 450 to 450.
+    let statement = "UPDATE target SET n = 1 WHERE id BETWEEN {start_id} AND {end_id}";
+    let rest = r#", "chunks": {"by": "sql", "column": "id", "query": "SELECT 251, 450"}, "session": {"statement_timeout": "1100ms"}, "retry": {"rounds": 1}"#;
+    let summary = database.run(&sql(&[statement], rest)).await;
+    assert_eq!((summary.status, summary.tally.chunks, summary.tally.failed), (Status::Incomplete, 1, 1));
+    assert_eq!(database.value("SELECT error_class FROM stagemill.chunk").await, "TimedOut");
+    assert_eq!(database.value("SELECT count(*) FROM target WHERE n = 1").await, "0");
+}
+
+#[tokio::test]
 async fn check_bears_statements_that_name_a_ranges_ends() {
     let database = Database::with(TABLES).await;
     let statement = "UPDATE target SET n = 1 WHERE id BETWEEN {start_id} AND {end_id}";

@@ -3,19 +3,23 @@
 use crate::{
     chunk::{Middle, Range, Tid},
     failure::Failure,
+    job::placeholder,
     mapping::Mapping,
     pg::Connection,
     probe,
     statement::chunk_condition,
 };
 
-/// Both halves of a range; `None` where it can't be cut: one row, or one key, is left, or its rows have no order.
+/// Both halves of a range; `None` where it can't be cut: one row, or one key, is left, its rows have no order, or
+/// a statement goes by the range's ends.
 pub(super) async fn halves(
     connection: &Connection,
     mapping: &Mapping,
     range: &Range,
 ) -> Result<Option<[Range; 2]>, Failure> {
     let middle = match range {
+        // Between two staged values may lie ids of another table, which neither half would name.
+        Range::Ids { .. } if mapping.statements.iter().any(|statement| placeholder::names_ids(statement)) => None,
         Range::Blocks { .. } => middle_tid(connection, mapping, range).await?,
         Range::Keys { .. } | Range::Ids { .. } => middle_key(connection, mapping, range).await?,
         Range::NullKeys | Range::Rejects { .. } => None,

@@ -5,7 +5,9 @@ use crate::{
     answer::Answer,
     chunk::Range,
     failure::{Class, Failure},
+    job::StageRows,
     ledger,
+    mapping::Mapping,
     pg::Connection,
 };
 
@@ -30,7 +32,13 @@ pub async fn rejects(connection: &Connection, id: i64, owner: &str) -> Result<An
 async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
     let run = ledger::run::lock(connection, id).await?;
     ledger::reject::require_some(connection, id).await?;
-    mended::look_again(connection, &run, &[Range::Rejects { run: id, chunk: 0 }]).await?;
+    // Mending them changed the stage, which is no change under the run. What changed beside them is none of the retry's, but must not be truncated.
+    if run.mapping.stage_rows == StageRows::Truncate {
+        mended::look_again(connection, &run, &[Range::Rejects { run: id, chunk: 0 }]).await?;
+    } else {
+        let mapping = Mapping { snapshot: None, ..run.mapping.clone() };
+        ledger::run::set_plan(connection, id, &mapping, run.outside).await?;
+    }
     let round = run.round + 1;
     ledger::run::reopen(connection, &run, owner).await?;
     let items = ledger::reject::retry(connection, &run, round).await?;
