@@ -3,8 +3,11 @@
 use stagemill_engine::{
     answer::Step,
     apply::{self, Stop, Worker},
+    check,
     failure::{Class, Failure},
-    job::Job,
+    grants,
+    ident::Ident,
+    job::{Job, Limit, OnBadRow},
     ledger,
     plan::{self, DeadRun, Start, Started},
     record, resume,
@@ -14,7 +17,7 @@ use super::{blocks, source};
 use crate::database::{Database, job};
 
 /// The SQL blocks of a section of the README.
-fn section(readme: &str, title: &str) -> String {
+pub(super) fn section(readme: &str, title: &str) -> String {
     let section = readme.split(&format!("\n{title}\n")).nth(1).and_then(|rest| rest.split("\n## ").next());
     let sql = blocks(section.unwrap_or_else(|| panic!("{title} is no section of the README")), "sql").join("\n");
     assert!(!sql.is_empty(), "{title} has no SQL");
@@ -36,18 +39,22 @@ async fn what_a_dba_asks_first_is_answered() {
          ALTER TABLE stagemill.run ALTER COLUMN run_id RESTART WITH 11",
     )
     .await;
-    // Run 11 is complete, run 12 is not, run 13 is being applied.
+    // Run 11 is complete, run 12 is not, run 13 set a row aside, run 14 is being applied.
     database.run(&upsert("complete")).await;
     database.execute("UPDATE stage SET n = 'x' WHERE id = 7").await;
     database.run(&upsert("incomplete")).await;
+    let mut quarantine = upsert("rejects");
+    quarantine.on_bad_row = OnBadRow::Quarantine;
+    quarantine.max_rejects = Some(Limit::Rows(1));
+    database.run(&quarantine).await;
     database.planned(&upsert("open"), "me").await;
-    ledger::chunk::claim(&database.connection, 13, 1, 1, "me").await.unwrap();
+    ledger::chunk::claim(&database.connection, 14, 1, 1, "me").await.unwrap();
     let statuses = "SELECT string_agg(run_id || ' ' || status, ', ' ORDER BY run_id) FROM stagemill.run";
-    assert_eq!(database.value(statuses).await, "11 COMPLETE, 12 INCOMPLETE, 13 RUNNING");
+    assert_eq!(database.value(statuses).await, "11 COMPLETE, 12 INCOMPLETE, 13 COMPLETE_WITH_REJECTS, 14 RUNNING");
 
     let sql = section(&source("README.md"), "## The ledger");
     let statements: Vec<&str> = sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()).collect();
-    assert!(statements.len() >= 5, "{statements:?}");
+    assert!(statements.len() >= 6, "{statements:?}");
     for statement in statements {
         let answer = database.connection.query(statement, &[]).await;
         assert!(answer.as_ref().is_ok_and(|rows| !rows.is_empty()), "{statement}: {answer:?}");
@@ -59,9 +66,18 @@ async fn what_a_dba_asks_first_is_answered() {
 async fn the_grants_suffice_for_a_run_and_for_resuming_it() {
     let readme = source("README.md");
     let database = Database::with(&section(&readme, "## Quick start")).await;
-    database.execute(&section(&readme, "### From an empty account to the first run")).await;
     let orders = blocks(&readme, "json").into_iter().find(|block| block.contains(r#""name": "orders""#)).unwrap();
     let orders = job(orders);
+    assert!(
+        readme.contains("stagemill init --grants --role etl orders.json | psql"),
+        "the grants are not what is shown"
+    );
+    database.execute("DO $$ BEGIN CREATE ROLE etl LOGIN; EXCEPTION WHEN duplicate_object THEN END $$").await;
+    let (etl, owner) = (Ident::exact("etl"), &database.connection);
+    let (mapping, stage) = check::job(owner, &orders).await.unwrap().into_runnable().unwrap();
+    let mut granted = grants::ledger(&etl);
+    granted.extend(grants::job(owner, &etl, &mapping, &stage).await.unwrap());
+    database.execute(&granted.join("\n")).await;
     let connection = database.another_connection().await;
     connection.batch("SET SESSION AUTHORIZATION etl").await.unwrap();
 
