@@ -16,6 +16,7 @@ mod skip;
 mod split;
 mod tls;
 mod traps;
+mod types;
 mod unchanged;
 mod verdict;
 mod watermark;
