@@ -7,6 +7,7 @@ mod fence;
 mod findings;
 mod oracle;
 mod own_sql;
+mod partitions;
 mod property;
 mod prune;
 mod rejects;

@@ -5,18 +5,18 @@ use stagemill_engine::{ledger::summary::Summary, outcome::Status};
 use crate::database::{Database, job};
 
 /// What is done to one stage and target, in two ways.
-struct Case<'a> {
+pub(super) struct Case<'a> {
     /// Makes `stage`, `target` and `oracle`, the copy.
-    tables: &'a str,
+    pub(super) tables: &'a str,
     /// The job, without `name`, `chunks` and `parallelism`.
-    job: &'a str,
+    pub(super) job: &'a str,
     /// The single statement, on `oracle`.
-    statement: &'a str,
+    pub(super) statement: &'a str,
 }
 
 impl Case<'_> {
     /// Runs the job with each way of cutting and with one and many sessions, and compares.
-    async fn holds_for(&self, cuts: &[&str]) {
+    pub(super) async fn holds_for(&self, cuts: &[&str]) {
         for by in cuts {
             for parallelism in [1, 8] {
                 let (database, summary) = self.run(by, parallelism).await;
@@ -28,7 +28,7 @@ impl Case<'_> {
         }
     }
 
-    async fn run(&self, by: &str, parallelism: u32) -> (Database, Summary) {
+    pub(super) async fn run(&self, by: &str, parallelism: u32) -> (Database, Summary) {
         let database = Database::with(self.tables).await;
         let text = format!(
             r#"{{"name": "case", {}, "chunks": {{"by": "{by}", "rows": 40}}, "parallelism": {parallelism}}}"#,
