@@ -24,13 +24,20 @@ pub(super) async fn examine(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     if job.stage_rows != StageRows::Keep {
-        emptying(connection, job, stage, same_heap, findings).await?;
+        emptying(connection, job, stage, same_heap, cut, findings).await?;
     }
     if job.stage_rows == StageRows::Delete && cut.columns.is_empty() {
         rechecks(connection, findings).await?;
     }
     if job.on_bad_row == OnBadRow::Quarantine {
         temporary(connection, findings).await?;
+        if job.watermark.is_some() {
+            findings.push(Finding::warning(
+                "on_bad_row",
+                "sets rows aside that lie below the next run's watermark: that run does not take them",
+                "mend them and try them again (`stagemill rejects RUN --retry`) before the next run starts",
+            ));
+        }
     }
     Ok(())
 }
@@ -40,6 +47,7 @@ async fn emptying(
     job: &Job,
     stage: &Table,
     same_heap: bool,
+    cut: &Cut,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     if stage.kind == Kind::NoHeap {
@@ -58,12 +66,18 @@ async fn emptying(
         ));
     }
     let privilege = if truncate { "TRUNCATE" } else { "DELETE" };
+    // Block ranges are deleted from the partitions themselves, where the parent's privileges don't count.
+    let by_block = cut.columns.is_empty() && !truncate;
+    let leaves = stage.leaves.iter().filter(|leaf| by_block && leaf.oid != stage.oid);
+    let emptied = leaves.map(|leaf| (leaf.oid, &leaf.name)).chain([(stage.oid, &stage.name)]);
     let sql = "SELECT pg_catalog.has_table_privilege($1, $2), CURRENT_USER::text";
-    let row = connection.query_one(sql, &[(&stage.oid, Type::OID), (&privilege, Type::TEXT)]).await?;
-    if !row.get::<_, bool>(0) {
-        let role: String = row.get(1);
-        let grant = format!("GRANT {privilege} ON {} TO {}", stage.name, Ident::exact(role.clone()));
-        findings.push(Finding::error("stage_rows", format!("role {role} lacks {privilege} on {}", stage.name), grant));
+    for (oid, name) in emptied {
+        let row = connection.query_one(sql, &[(&oid, Type::OID), (&privilege, Type::TEXT)]).await?;
+        if !row.get::<_, bool>(0) {
+            let role: String = row.get(1);
+            let grant = format!("GRANT {privilege} ON {name} TO {}", Ident::exact(role.clone()));
+            findings.push(Finding::error("stage_rows", format!("role {role} lacks {privilege} on {name}"), grant));
+        }
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn order(rules: &ChangeRules) -> String {
 }
 
 /// Whether a staged row is no change that could be applied: an unknown indicator, a NULL in its key, an order that is no number.
-fn unusable(mapping: &Mapping, rules: &ChangeRules) -> String {
+pub(super) fn unusable(mapping: &Mapping, rules: &ChangeRules) -> String {
     let known = rules.writes.iter().chain([&rules.delete]).map(|letter| ident::literal(letter));
     let known = known.collect::<Vec<_>>().join(", ");
     let mut faults = vec![format!("COALESCE(stage.{}::pg_catalog.text NOT IN ({known}), true)", rules.indicator)];

@@ -15,6 +15,10 @@ pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
     if let Range::Rejects { run, chunk } = range {
         conditions = vec![is_of_rejects(mapping, &format!("run_id = {run} AND retried_in = {chunk}"))];
     }
+    if let (Range::Rejects { .. }, Some(rules)) = (range, &mapping.changes) {
+        // A change of that key which can't be used has been set aside by itself, and stays so.
+        conditions.push(format!("NOT {}", changes::unusable(mapping, rules)));
+    }
     conditions.extend(mapping.row_conditions());
     conditions.join(" AND ")
 }
