@@ -4,3 +4,4 @@ mod aws;
 mod database;
 mod documents;
 mod engine;
+mod faults;
