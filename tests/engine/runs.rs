@@ -231,6 +231,18 @@ async fn a_recorder_called_twice_changes_nothing_the_second_time() {
 }
 
 #[tokio::test]
+async fn a_round_that_the_ledger_does_not_know_is_never_recorded_as_done() {
+    let database = Database::with(TABLES).await;
+    database.planned(&upsert(""), "me").await;
+    assert_eq!(record::round(&database.connection, 1, 2).await.unwrap_err().class, Class::RunClosed);
+    // As after a crash that took the plan back.
+    database.execute("DELETE FROM stagemill.round; DELETE FROM stagemill.chunk; UPDATE stagemill.run SET status = 'PLANNING', round = 0, planned_at = NULL").await;
+    let lost = record::round(&database.connection, 1, 1).await.unwrap_err();
+    assert!(lost.message().contains("the server lost what it had committed"), "{lost}");
+    assert_eq!(database.value("SELECT status FROM stagemill.run").await, "PLANNING");
+}
+
+#[tokio::test]
 async fn rounds_are_bounded_and_what_is_left_is_said() {
     let database = Database::with(TABLES).await;
     let answer = database.planned(&upsert(r#", "retry": {"rounds": 2}"#), "me").await;

@@ -99,7 +99,7 @@ pub(crate) async fn drive(
         tracing::error!(target: log::FILE_ONLY, run = id, class = ?failure.class, sqlstate = failure.sqlstate, "run {id} was left: {failure}");
         let hint = match failure.class {
             Class::RunClosed => format!(
-                "run {id} went to another owner, or was closed: `stagemill status {id}` shows what became of it"
+                "run {id} is no longer this one's: `stagemill status {id}` shows how it stands"
             ),
             _ => format!(
                 "run {id} is left open, and what it applied is safe: `stagemill resume {id}` goes on with the rest"

@@ -56,6 +56,9 @@ async fn in_transaction(connection: &Connection, id: i64, round: i32) -> Result<
     if !run.status.is_open() || run.round > round {
         return Ok(Recorded { answer: plan::stored(connection, &run).await?, closed: None });
     }
+    if run.status == Status::Planning || run.round < round {
+        return Err(lost(&run, round));
+    }
     let tally = ledger::summary::of_run(connection, id).await?.tally;
     match outcome::decide(&tally, run.round, run.round_limit, run.halted) {
         Decision::AnotherRound => {
@@ -72,6 +75,20 @@ async fn in_transaction(connection: &Connection, id: i64, round: i32) -> Result<
         }
         Decision::Judge => close(connection, &run, tally).await,
     }
+}
+
+/// A ledger that knows less than its callers were told.
+fn lost(run: &Run, round: i32) -> Failure {
+    let next = if run.status == Status::Planning {
+        format!("nothing of it is applied: `stagemill run {} --abandon` starts it anew", run.job)
+    } else {
+        format!("`stagemill resume {}` goes on with what the ledger knows", run.id)
+    };
+    let text = format!(
+        "round {round} of run {} is not in the ledger: the server lost what it had committed, in a crash with synchronous_commit off or a failover to a replica that was behind; {next}",
+        run.id
+    );
+    Failure::new(Class::RunClosed, text)
 }
 
 /// Whether rows that were set aside for want of others are worth one more try, now that all others are applied.

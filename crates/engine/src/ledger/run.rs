@@ -103,7 +103,10 @@ pub async fn of_owner(connection: &Connection, owner: &str) -> Result<Option<Run
 /// # Errors
 /// When a work transaction does not end in time, or there is no such run.
 pub async fn lock(connection: &Connection, id: i64) -> Result<Run, Failure> {
-    connection.batch("SET LOCAL lock_timeout = '60s'").await?;
+    // What is written under the lock is told to people and programs, who go on from it: a crash must not take it back, nor what came before it.
+    let settings = "SET LOCAL lock_timeout = '60s';
+         SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+    connection.batch(settings).await?;
     connection.query("SELECT pg_catalog.pg_advisory_xact_lock($1)", &[(&lock_key(id), Type::INT8)]).await?;
     connection.query("SELECT FROM stagemill.run WHERE run_id = $1 FOR UPDATE", &[(&id, Type::INT8)]).await?;
     load(connection, id).await
