@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     TABLES, cloud,
     cloud::{FunctionName, Status, most_in_flight},
-    cloud_of, differences, until,
+    cloud_of, differences, metrics, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,6 +18,8 @@ async fn all_goes_well_and_the_target_equals_the_single_statements() {
     assert_eq!(database.value(run).await, "COMPLETE 20 400 200 200");
 
     let metrics = metrics(&cloud.logs(FunctionName::Recorder));
+    assert_eq!(metrics.len(), 1, "{metrics:?}");
+    let metrics = &metrics[0];
     assert_eq!((&metrics["job"], &metrics["level"]), (&json!("increments"), &json!("INFO")));
     assert_eq!(
         (&metrics["RowsInserted"], &metrics["RowsUpdated"], &metrics["ChunksProcessed"]),
@@ -25,17 +27,6 @@ async fn all_goes_well_and_the_target_equals_the_single_statements() {
     );
     assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"], "stagemill");
     assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["job"]]));
-}
-
-/// The one line of metrics that a recorder has written.
-fn metrics(log: &str) -> serde_json::Value {
-    let lines: Vec<serde_json::Value> = log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|line| line["_aws"].is_object())
-        .collect();
-    assert_eq!(lines.len(), 1, "{log}");
-    lines.into_iter().next().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +54,9 @@ async fn an_executor_that_returns_with_chunks_left_is_called_again() {
         cloud.invocations().await.into_iter().filter(|call| call.function == FunctionName::Executor).collect();
     let again = answers.iter().filter(|call| call.answer["remaining"].as_u64() > Some(0)).count();
     assert!(again > 0, "{} calls", answers.len());
+    // By its own answer, and not by the round after this one.
+    assert!(answers.iter().all(|call| !call.error), "{answers:?}");
+    assert_eq!(database.value("SELECT max(round) FROM stagemill.round").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

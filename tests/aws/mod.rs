@@ -7,10 +7,11 @@ mod credentials;
 mod events;
 mod failures;
 mod flow;
+mod operations;
 mod repeats;
 mod resume;
 
-use stagemill_engine::ledger;
+use stagemill_engine::{job::Job, ledger};
 
 use crate::database::{Database, job};
 use cloud::{Cloud, Setup, binaries};
@@ -29,7 +30,7 @@ pub const TABLES: &str = "
     ANALYZE;";
 
 /// Makes a target of increments: a row that is applied twice, or not at all, shows.
-pub fn increments(rest: &str) -> stagemill_engine::job::Job {
+pub fn increments(rest: &str) -> Job {
     job(&format!(
         r#"{{"name": "increments", "stage": {{"table": "stage"}}, "target": {{"table": "target", "key": ["id"]}}, "operation": "upsert",
             "columns": {{"id": "stage.id", "n": {{"insert": "stage.n::int", "update": "target.n + stage.n::int"}}}}, "chunks": {{"rows": 20}}{rest}}}"#
@@ -43,8 +44,13 @@ pub async fn cloud(sql: &str, rest: &str) -> (Database, Cloud) {
 
 /// The same, with the functions set up otherwise.
 pub async fn cloud_of(sql: &str, rest: &str, change: impl FnOnce(Setup) -> Setup) -> (Database, Cloud) {
+    cloud_for(sql, &increments(rest), change).await
+}
+
+/// A database with what `sql` makes and a job, and a cloud whose functions work on it.
+pub async fn cloud_for(sql: &str, job: &Job, change: impl FnOnce(Setup) -> Setup) -> (Database, Cloud) {
     let database = Database::with(sql).await;
-    ledger::job::put(&database.connection, &increments(rest)).await.unwrap();
+    ledger::job::put(&database.connection, job).await.unwrap();
     let setup = Setup::new(binaries()).variable("DATABASE_URL", &database.url());
     let cloud = Cloud::start(change(setup)).await;
     (database, cloud)
@@ -59,6 +65,12 @@ pub async fn until(what: &str, question: impl AsyncFn() -> bool) {
         }
     };
     assert!(tokio::time::timeout(bound, asked).await.is_ok(), "{what} did not come within {bound:?}");
+}
+
+/// The lines of metrics in a function's log.
+pub fn metrics(log: &str) -> Vec<serde_json::Value> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(|line| line["_aws"].is_object()).collect()
 }
 
 /// Rows in which target and oracle differ.

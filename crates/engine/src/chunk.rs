@@ -244,9 +244,9 @@ pub fn cut_keys(boundaries: Vec<Vec<String>>, cut: &[CutColumn]) -> Vec<Range> {
     ranges
 }
 
-/// A range of chunk ids: what a worker is handed, and the Map's item. It names chunks, never rows.
+/// A range of chunk ids: what a worker is handed, and the Map's item. It names chunks, never rows. Fields that it does not know are left alone:
+/// an executor's answer, which has more, is its next item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Item {
     /// The run.
     pub run: i64,

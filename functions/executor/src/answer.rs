@@ -86,6 +86,7 @@ mod tests {
             json,
             serde_json::json!({"run": 7, "round": 1, "first": 6, "last": 9, "stalled": 0, "remaining": 3, "wait_s": 0})
         );
+        assert_eq!(serde_json::from_value::<Item>(json).unwrap(), Item { first: 6, ..ITEM });
     }
 
     #[test]
