@@ -29,3 +29,24 @@ fn every_task_retries_exactly_what_the_engine_calls_retryable() {
         assert_eq!(retried(&definition, state), retryable, "{state}");
     }
 }
+
+/// A number of a parameter in the template.
+fn parameter(template: &str, name: &str, property: &str) -> u64 {
+    let of_it = template.split_once(&format!("\n  {name}:\n")).unwrap().1;
+    let number = of_it.split_once(&format!("    {property}: ")).unwrap().1.lines().next().unwrap();
+    number.parse().unwrap()
+}
+
+#[test]
+fn a_recorder_has_the_time_that_recording_takes_and_its_task_has_more() {
+    let template = std::fs::read_to_string(repository().join("template.yaml")).unwrap();
+    let definition = std::fs::read_to_string(repository().join("statemachine/apply.asl.json")).unwrap();
+    let definition: serde_json::Value =
+        serde_json::from_str(&definition.replace("${ExecutionTimeoutSeconds}", "1")).unwrap();
+    let longest = stagemill_engine::record::LONGEST.as_secs();
+    assert!(parameter(&template, "RecorderTimeout", "MinValue") > longest);
+    for state in ["Record", "RecordPlanFailure"] {
+        let task = definition["States"][state]["TimeoutSeconds"].as_u64().unwrap();
+        assert!(task > parameter(&template, "RecorderTimeout", "MaxValue"), "{state}");
+    }
+}

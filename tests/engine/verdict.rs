@@ -63,7 +63,7 @@ async fn a_row_that_was_deleted_after_it_was_taken_is_missed_by_the_count() {
         .await;
     let summary = database.run(&spec(r#", "verify": "count", "parallelism": 1"#)).await;
     assert_eq!((summary.status, summary.recounted), (Status::SourceChanged, Some(199)));
-    assert!(summary.error.unwrap().contains("1 rows that were taken are gone"));
+    assert!(summary.error.unwrap().contains("1 row that was taken is gone"));
 }
 
 #[tokio::test]
@@ -116,4 +116,38 @@ async fn a_stage_that_is_gone_at_the_end_is_said_so() {
     let summary = database.run(&spec(r#", "parallelism": 1"#)).await;
     assert_eq!((summary.status, summary.error_class.as_deref()), (Status::SourceChanged, Some("SourceChanged")));
     assert!(summary.error.unwrap().contains("can't be looked at any more"));
+}
+
+#[tokio::test]
+async fn a_look_at_the_stage_that_is_broken_off_is_no_verdict_on_it_and_resume_looks_again() {
+    let database = Database::with(&format!(
+        "{TABLES} CREATE TABLE pause (seconds float8); INSERT INTO pause VALUES (0);
+         CREATE FUNCTION slow() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep((SELECT seconds FROM pause)); RETURN true; END $$;
+         CREATE FUNCTION from_now_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE pause SET seconds = 60; RETURN NULL; END $$;
+         CREATE TRIGGER from_now_on AFTER INSERT ON target FOR EACH ROW WHEN (NEW.id = 200) EXECUTE FUNCTION from_now_on()"
+    ))
+    .await;
+    let mut spec = spec(r#", "parallelism": 1, "verify": "count""#);
+    spec.stage.filter = Some("slow()".into());
+    let answer = database.planned(&spec, "me").await;
+    let other = database.another_connection().await;
+    let (summary, ()) = tokio::join!(database.drive(answer), async {
+        let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        for _ in 0..1_000 {
+            if other.query_opt(cancel, &[]).await.unwrap().is_some() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("nothing was slow");
+    });
+    assert_eq!((summary.status, summary.tally.processed), (Status::Incomplete, summary.tally.chunks));
+    let error = summary.error.unwrap();
+    assert!(
+        error.contains("every row is applied") && error.contains("`stagemill resume 1` tries that again"),
+        "{error}"
+    );
+    database.execute("UPDATE pause SET seconds = 0; DROP TRIGGER from_now_on ON target").await;
+    let answer = resume::run(&database.connection, 1, "again", false).await.unwrap();
+    assert_eq!(database.drive(answer).await.status, Status::Complete);
 }

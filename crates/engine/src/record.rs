@@ -13,6 +13,9 @@ use crate::{
     verdict::{self, Verdict},
 };
 
+/// The longest that recording takes: twice the wait for what is in flight, and the look at the stage. A recorder's time limit has to be longer.
+pub const LONGEST: std::time::Duration = evidence::LONGEST.saturating_add(ledger::run::LONGEST_WAIT.saturating_mul(2));
+
 /// What recording came to.
 #[derive(Debug)]
 pub struct Recorded {
@@ -105,7 +108,7 @@ async fn close(connection: &Connection, run: &Run, tally: Tally) -> Result<Recor
         Verdict::Complete | Verdict::CompleteWithRejects { .. } => None,
         Verdict::Incomplete { .. } => Some(why_incomplete(connection, run, &tally).await?),
         Verdict::SourceChanged { new_rows, difference } => Some(source_changed(run, new_rows, difference)),
-        Verdict::NotEmptied | Verdict::Halted(_) => gathered.why,
+        Verdict::Unfinished | Verdict::Halted(_) => gathered.why,
     };
     let recounted = evidence.recounted.map(|(now, _)| now);
     ledger::run::set_evidence(connection, run.id, evidence.new_rows, recounted).await?;
@@ -118,11 +121,15 @@ async fn close(connection: &Connection, run: &Run, tally: Tally) -> Result<Recor
 fn source_changed(run: &Run, new_rows: i64, difference: i64) -> Failure {
     let count = match difference {
         0 => String::new(),
-        1.. => format!(", and it holds {difference} more rows than were taken"),
+        1 => ", and it holds 1 more row than was taken".to_owned(),
+        2.. => format!(", and it holds {difference} more rows than were taken"),
+        -1 => ", and 1 row that was taken is gone".to_owned(),
         _ => format!(", and {} rows that were taken are gone", -difference),
     };
+    let new =
+        if new_rows == 1 { "1 row came or was changed" } else { &format!("{new_rows} rows came or were changed") };
     let text = format!(
-        "every chunk was applied, but {} changed under the run: {new_rows} rows came or were changed since it was planned{count}. They are applied or not, as it came: start the job anew, which applies every staged row, and keep writers away meanwhile",
+        "every chunk was applied, but {} changed under the run: {new} since it was planned{count}. They are applied or not, as it came: start the job anew, which applies every staged row, and keep writers away meanwhile",
         run.mapping.stage
     );
     Failure::new(Class::SourceChanged, text)
@@ -134,7 +141,11 @@ async fn why_incomplete(connection: &Connection, run: &Run, tally: &Tally) -> Re
     let Some(main) = ledger::chunk::main_failure(connection, run.id).await? else {
         return Ok(Failure::new(Class::Incomplete, format!("{open}; {next}")));
     };
-    let others = if main.chunks > 1 { format!(" and {} others", main.chunks - 1) } else { String::new() };
+    let others = match main.chunks - 1 {
+        ..=0 => String::new(),
+        1 => " and 1 other".to_owned(),
+        others => format!(" and {others} others"),
+    };
     let text = format!("{open}: {} in chunk {}{others} ({}); {next}", main.class, main.first, main.error);
     let mut failure = Failure::new(Class::Incomplete, text);
     failure.sqlstate = main.sqlstate;

@@ -13,8 +13,8 @@ pub struct Evidence {
     pub new_rows: Option<i64>,
     /// Rows of its window now, where that was counted, and how many there should be.
     pub recounted: Option<(i64, i64)>,
-    /// Whether the stage should have been emptied and was not.
-    pub not_emptied: bool,
+    /// Whether the stage could not be looked at to the end, or should have been emptied and was not.
+    pub unfinished: bool,
 }
 
 /// The verdict on a run, with magnitudes.
@@ -32,8 +32,8 @@ pub enum Verdict {
         /// Chunks that were not.
         chunks: i64,
     },
-    /// Every row is applied, and the stage was not emptied.
-    NotEmptied,
+    /// Every row is applied, and the stage was not looked at, or not emptied.
+    Unfinished,
     /// Every chunk was applied, and the stage is not what was planned.
     SourceChanged {
         /// Rows that came or changed.
@@ -51,7 +51,7 @@ impl Verdict {
         match self {
             Self::Complete => Status::Complete,
             Self::CompleteWithRejects { .. } => Status::CompleteWithRejects,
-            Self::Incomplete { .. } | Self::NotEmptied => Status::Incomplete,
+            Self::Incomplete { .. } | Self::Unfinished => Status::Incomplete,
             Self::SourceChanged { .. } => Status::SourceChanged,
             Self::Halted(status) => status,
         }
@@ -79,8 +79,8 @@ pub const fn judge(evidence: &Evidence) -> Verdict {
     if new_rows > 0 || difference != 0 {
         return Verdict::SourceChanged { new_rows, difference };
     }
-    if evidence.not_emptied {
-        return Verdict::NotEmptied;
+    if evidence.unfinished {
+        return Verdict::Unfinished;
     }
     if tally.counts.rejected > 0 {
         return Verdict::CompleteWithRejects { rejected: tally.counts.rejected };
@@ -129,7 +129,7 @@ mod tests {
                 Verdict::Incomplete { chunks: 1 },
                 Status::Incomplete,
             ),
-            (Evidence { not_emptied: true, ..done }, Verdict::NotEmptied, Status::Incomplete),
+            (Evidence { unfinished: true, ..done }, Verdict::Unfinished, Status::Incomplete),
             (Evidence { halted: Some(Status::Stopped), ..rejects }, Verdict::Halted(Status::Stopped), Status::Stopped),
         ] {
             assert_eq!((judge(&evidence), judge(&evidence).status()), (verdict, status), "{evidence:?}");

@@ -97,6 +97,9 @@ pub async fn of_owner(connection: &Connection, owner: &str) -> Result<Option<Run
     row.as_ref().map(run).transpose()
 }
 
+/// How long what is in flight is waited for, and then the run's row.
+pub const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Locks a run's row and, alone, its advisory lock: what is in flight has ended when this returns, and nothing starts until the
 /// transaction ends.
 ///
@@ -104,14 +107,18 @@ pub async fn of_owner(connection: &Connection, owner: &str) -> Result<Option<Run
 /// When a work transaction does not end in time, or there is no such run.
 pub async fn lock(connection: &Connection, id: i64) -> Result<Run, Failure> {
     // What is written under the lock is told to people and programs, who go on from it: a crash must not take it back, nor what came before it.
-    let settings = "SET LOCAL lock_timeout = '60s';
-         SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
-    connection.batch(settings).await?;
+    let settings = format!(
+        "SET LOCAL lock_timeout = '{}s';
+         SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+        LONGEST_WAIT.as_secs()
+    );
+    connection.batch(&settings).await?;
     connection.query("SELECT pg_catalog.pg_advisory_xact_lock($1)", &[(&lock_key(id), Type::INT8)]).await?;
     connection.query("SELECT FROM stagemill.run WHERE run_id = $1 FOR UPDATE", &[(&id, Type::INT8)]).await?;
     load(connection, id).await
 }
 
+/// Writes what planning fixes.
 ///
 /// # Errors
 /// What the server or the connection says.

@@ -1,6 +1,6 @@
 //! What is looked at before a run is judged: whether the stage is still what was planned. A stage that is to be truncated is, if it is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     failure::{Class, Failure},
@@ -12,8 +12,11 @@ use crate::{
     verdict::Evidence,
 };
 
-/// The counts read the stage once.
-const LONGEST: Duration = Duration::from_secs(600);
+/// All that is looked at, together: a recorder that its time limit ends has judged nothing, and would do the same again.
+pub(super) const LONGEST: Duration = Duration::from_secs(600);
+
+/// SQLSTATE of a statement that its timeout, or a person, ended.
+const CANCELLED: &str = "57014";
 
 /// What was found, and why the run is not complete where the evidence alone does not say it.
 pub(super) struct Gathered {
@@ -29,10 +32,21 @@ pub(super) async fn gather(connection: &Connection, run: &Run, tally: Tally) -> 
         return Ok(Gathered { evidence, why: None });
     }
     connection.batch(&format!("SAVEPOINT evidence;\n{}", settings::set_local(&run.mapping.settings, LONGEST))).await?;
-    let looked = look(connection, run, &mut evidence).await;
+    let looked = Look { connection, run, until: Instant::now() + LONGEST }.at(&mut evidence).await;
     let (end, why) = match looked {
         Ok(why) => ("RELEASE SAVEPOINT evidence", why),
         Err(failure) if failure.class.is_retryable() => return Err(failure),
+        // That says nothing of the stage.
+        Err(failure) if failure.sqlstate.as_deref() == Some(CANCELLED) => {
+            evidence.unfinished = true;
+            let text = format!(
+                "every row is applied, but looking at {} at the end was broken off ({failure}; there are {} s for it). `stagemill resume {}` tries that again; a job with \"verify\": \"off\" does without",
+                run.mapping.stage,
+                LONGEST.as_secs(),
+                run.id
+            );
+            ("ROLLBACK TO SAVEPOINT evidence", Some(Failure::new(Class::Incomplete, text)))
+        }
         Err(failure) => {
             evidence.halted = Some(Status::SourceChanged);
             let text =
@@ -44,69 +58,83 @@ pub(super) async fn gather(connection: &Connection, run: &Run, tally: Tally) -> 
     Ok(Gathered { evidence, why })
 }
 
-async fn look(connection: &Connection, run: &Run, evidence: &mut Evidence) -> Result<Option<Failure>, Failure> {
-    let mapping = &run.mapping;
-    let truncates = mapping.stage_rows == StageRows::Truncate;
-    if truncates && let Some(held) = lock(connection, run).await? {
-        evidence.not_emptied = true;
-        return Ok(Some(held));
-    }
-    if let Some(snapshot) = &mapping.snapshot {
-        let new = count(connection, &statement::count_new(mapping, snapshot, &[])).await?;
-        evidence.new_rows = Some(evidence.new_rows.unwrap_or(0) + new);
-    }
-    if run.spec.verify == Verify::Count && mapping.stage_rows != StageRows::Delete {
-        let now = count(connection, &statement::count_window(mapping)).await?;
-        evidence.recounted = Some((now, evidence.tally.counts.staged + run.outside));
-    }
-    let unchanged = evidence.new_rows.unwrap_or(0) == 0 && evidence.recounted.is_none_or(|(now, then)| now == then);
-    if truncates && unchanged && evidence.tally.counts.rejected == 0 {
-        return truncate(connection, run, evidence).await;
-    }
-    Ok(None)
+/// What has to be asked, and until when there is time for it.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    connection: &'a Connection,
+    run: &'a Run,
+    until: Instant,
 }
 
-/// Keeps everybody else off the stage. The failure is why that can't be had now.
-async fn lock(connection: &Connection, run: &Run) -> Result<Option<Failure>, Failure> {
-    let sql = format!(
-        "SAVEPOINT emptying; SET LOCAL lock_timeout = '10s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
-        run.mapping.stage
-    );
-    match connection.batch(&sql).await {
-        Ok(_) => Ok(None),
-        Err(failure) if failure.class == Class::ConnectionLost => Err(failure),
-        Err(failure) => Ok(Some(not_emptied(connection, run, &failure.to_string()).await?)),
+impl Look<'_> {
+    async fn at(self, evidence: &mut Evidence) -> Result<Option<Failure>, Failure> {
+        let mapping = &self.run.mapping;
+        let truncates = mapping.stage_rows == StageRows::Truncate;
+        if truncates && let Some(held) = self.lock().await? {
+            evidence.unfinished = true;
+            return Ok(Some(held));
+        }
+        if let Some(snapshot) = &mapping.snapshot {
+            let new = self.count(&statement::count_new(mapping, snapshot, &[])).await?;
+            evidence.new_rows = Some(evidence.new_rows.unwrap_or(0) + new);
+        }
+        if self.run.spec.verify == Verify::Count && mapping.stage_rows != StageRows::Delete {
+            let now = self.count(&statement::count_window(mapping)).await?;
+            evidence.recounted = Some((now, evidence.tally.counts.staged + self.run.outside));
+        }
+        let unchanged = evidence.new_rows.unwrap_or(0) == 0 && evidence.recounted.is_none_or(|(now, then)| now == then);
+        if truncates && unchanged && evidence.tally.counts.rejected == 0 {
+            return self.truncate(evidence).await;
+        }
+        Ok(None)
     }
-}
 
-/// Truncates the stage if it holds the rows that were taken and no others.
-async fn truncate(connection: &Connection, run: &Run, evidence: &mut Evidence) -> Result<Option<Failure>, Failure> {
-    let there = count(connection, &format!("SELECT pg_catalog.count(*) FROM {}", run.mapping.stage)).await?;
-    let taken = evidence.tally.counts.staged;
-    if there != taken {
-        evidence.not_emptied = true;
-        let text = format!("it holds {there} rows, of which the run took {taken}");
-        return Ok(Some(not_emptied(connection, run, &text).await?));
-    }
-    match connection.batch(&format!("TRUNCATE {}", run.mapping.stage)).await {
-        Ok(_) => Ok(None),
-        Err(failure) if failure.class == Class::ConnectionLost => Err(failure),
-        Err(failure) => {
-            evidence.not_emptied = true;
-            Ok(Some(not_emptied(connection, run, &failure.to_string()).await?))
+    /// Keeps everybody else off the stage. The failure is why that can't be had now.
+    async fn lock(self) -> Result<Option<Failure>, Failure> {
+        let sql = format!(
+            "SAVEPOINT emptying; SET LOCAL lock_timeout = '10s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+            self.run.mapping.stage
+        );
+        match self.connection.batch(&sql).await {
+            Ok(_) => Ok(None),
+            Err(failure) if failure.class == Class::ConnectionLost => Err(failure),
+            Err(failure) => Ok(Some(self.not_emptied(&failure.to_string()).await?)),
         }
     }
-}
 
-async fn not_emptied(connection: &Connection, run: &Run, why: &str) -> Result<Failure, Failure> {
-    connection.batch("ROLLBACK TO SAVEPOINT emptying").await?;
-    let text = format!(
-        "every row is applied, but {} was not truncated: {why}. `stagemill resume {}` tries that again",
-        run.mapping.stage, run.id
-    );
-    Ok(Failure::new(Class::Incomplete, text))
-}
+    /// Truncates the stage if it holds the rows that were taken and no others.
+    async fn truncate(self, evidence: &mut Evidence) -> Result<Option<Failure>, Failure> {
+        let stage = &self.run.mapping.stage;
+        let there = self.count(&format!("SELECT pg_catalog.count(*) FROM {stage}")).await?;
+        let taken = evidence.tally.counts.staged;
+        if there != taken {
+            evidence.unfinished = true;
+            let text = format!("it holds {there} rows, of which the run took {taken}");
+            return Ok(Some(self.not_emptied(&text).await?));
+        }
+        match self.connection.batch(&format!("TRUNCATE {stage}")).await {
+            Ok(_) => Ok(None),
+            Err(failure) if failure.class == Class::ConnectionLost => Err(failure),
+            Err(failure) => {
+                evidence.unfinished = true;
+                Ok(Some(self.not_emptied(&failure.to_string()).await?))
+            }
+        }
+    }
 
-async fn count(connection: &Connection, sql: &str) -> Result<i64, Failure> {
-    Ok(connection.query_one(sql, &[]).await?.get(0))
+    async fn not_emptied(self, why: &str) -> Result<Failure, Failure> {
+        self.connection.batch("ROLLBACK TO SAVEPOINT emptying").await?;
+        let text = format!(
+            "every row is applied, but {} was not truncated: {why}. `stagemill resume {}` tries that again",
+            self.run.mapping.stage, self.run.id
+        );
+        Ok(Failure::new(Class::Incomplete, text))
+    }
+
+    /// Asks for a number, in the time that is left: the server's timeout is one per statement.
+    async fn count(self, sql: &str) -> Result<i64, Failure> {
+        let left = self.until.saturating_duration_since(Instant::now()).as_millis().max(1);
+        self.connection.batch(&format!("SET LOCAL statement_timeout = '{left}ms'")).await?;
+        Ok(self.connection.query_one(sql, &[]).await?.get(0))
+    }
 }
