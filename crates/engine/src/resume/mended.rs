@@ -9,14 +9,28 @@ use crate::{
     plan, probe, settings, statement,
 };
 
-/// Rows that were mended among those that are `left` are no change under the run: from here on the stage may not change. What has changed in
-/// chunks that were applied is not taken by anybody, and remembered.
+/// Rows that were mended among those that are `left` are no change under the run, nor those that were set aside and wait to be tried again: from
+/// here on the stage may not change. What has changed in chunks that were applied is not taken by anybody, and remembered.
 pub(super) async fn look_again(connection: &Connection, run: &Run, left: &[Range]) -> Result<(), Failure> {
     let Some(before) = &run.mapping.snapshot else { return Ok(()) };
     connection.batch(&settings::set_local(&run.mapping.settings, probe::LONGEST)).await?;
-    let sql = statement::count_new(&run.mapping, before, left);
-    let new: i64 = connection.query_one(&sql, &[]).await?.get(0);
+    let new = new_rows(connection, run, before, left).await?;
     let mapping = Mapping { snapshot: Some(plan::snapshot(connection).await?), ..run.mapping.clone() };
     ledger::run::set_plan(connection, run.id, &mapping, run.outside).await?;
     ledger::run::set_evidence(connection, run.id, Some(run.new_rows.unwrap_or(0) + new), None).await
+}
+
+async fn new_rows(connection: &Connection, run: &Run, before: &str, left: &[Range]) -> Result<i64, Failure> {
+    let mapping = &run.mapping;
+    if mapping.reject_limit.is_some() {
+        connection.batch("SAVEPOINT new_rows").await?;
+        let except = [left, &[Range::Rejects { run: run.id, chunk: 0 }]].concat();
+        match connection.query_one(&statement::count_new(mapping, before, &except), &[]).await {
+            Ok(row) => return Ok(row.get(0)),
+            // The key of a row that came can't be computed.
+            Err(failure) if failure.class.is_of_rows() => connection.batch("ROLLBACK TO SAVEPOINT new_rows").await?,
+            Err(failure) => return Err(failure),
+        };
+    }
+    Ok(connection.query_one(&statement::count_new(mapping, before, left), &[]).await?.get(0))
 }

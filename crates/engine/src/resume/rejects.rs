@@ -3,7 +3,6 @@
 use super::{mended, refuse_lost};
 use crate::{
     answer::Answer,
-    chunk::Range,
     failure::{Class, Failure},
     job::StageRows,
     ledger,
@@ -34,7 +33,7 @@ async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer,
     ledger::reject::require_some(connection, id).await?;
     // Mending them changed the stage, which is no change under the run. What changed beside them is none of the retry's, but must not be truncated.
     if run.mapping.stage_rows == StageRows::Truncate {
-        mended::look_again(connection, &run, &[Range::Rejects { run: id, chunk: 0 }]).await?;
+        mended::look_again(connection, &run, &[]).await?;
     } else {
         let mapping = Mapping { snapshot: None, ..run.mapping.clone() };
         ledger::run::set_plan(connection, id, &mapping, run.outside).await?;
