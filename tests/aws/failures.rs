@@ -128,7 +128,7 @@ async fn a_stopped_execution_is_closed_by_the_event_of_its_end() {
     let event = json!({"execution_ended": {"execution": execution, "status": "ABORTED"}});
     for _ in 0..2 {
         cloud.invoke(FunctionName::Recorder, &event).await.unwrap();
-        assert_eq!(database.value("SELECT status || ' ' || error_class FROM stagemill.run").await, "FAILED Stopped");
+        assert_eq!(database.value("SELECT status || ' ' || error_class FROM stagemill.run").await, "STOPPED Stopped");
     }
     let answer = stagemill_engine::resume::run(&database.connection, 1, "test", false).await.unwrap();
     database.drive(answer).await;

@@ -66,7 +66,7 @@ async fn executions_that_are_stopped_one_after_the_other_apply_each_row_once() {
     applied(&database, "0").await;
     cloud.kill_busy(FunctionName::Executor).await;
     stop(&cloud, &first).await;
-    assert_eq!(run_of(&database).await, "FAILED Stopped");
+    assert_eq!(run_of(&database).await, "STOPPED Stopped");
 
     let before = database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await;
     let second = cloud.start_execution(&json!({"resume": 1})).await;
@@ -75,7 +75,7 @@ async fn executions_that_are_stopped_one_after_the_other_apply_each_row_once() {
     ended(&cloud, &first).await;
     assert_eq!(run_of(&database).await, "RUNNING");
     stop(&cloud, &second).await;
-    assert_eq!(run_of(&database).await, "FAILED Stopped");
+    assert_eq!(run_of(&database).await, "STOPPED Stopped");
 
     database.execute("UPDATE pause SET seconds = 0").await;
     assert_eq!(cloud.run(&json!({"resume": 1})).await.status, Status::Succeeded);
@@ -119,7 +119,7 @@ async fn a_run_of_which_nothing_is_left_is_closed_without_an_executor() {
         cloud.invoke(FunctionName::Executor, item).await.unwrap();
     }
     ended(&cloud, PLANNED_BY).await;
-    assert_eq!(run_of(&database).await, "FAILED Stopped");
+    assert_eq!(run_of(&database).await, "STOPPED Stopped");
     let called = executors(&cloud).await;
     assert_eq!(cloud.run(&json!({"resume": 1})).await.status, Status::Succeeded);
     assert_eq!((differences(&database).await.as_str(), run_of(&database).await.as_str()), ("0", "COMPLETE"));

@@ -9,7 +9,7 @@ fn with_old_runs() -> Db {
     db.file("job.json", &numbers);
     db.sql("UPDATE stage SET note = '1'; UPDATE stage SET note = 'x' WHERE id = 100");
     db.fails(&["run", "job.json"], 1, &["INCOMPLETE"]);
-    db.sql("UPDATE stage SET note = '1'");
+    db.sql("UPDATE stage SET note = '1' WHERE id = 100");
     db.ok(&["run", "job.json"]);
     db.sql("UPDATE stagemill.run SET started_at = started_at - interval '100 days', planned_at = planned_at - interval '100 days', ended_at = ended_at - interval '100 days'");
     db
