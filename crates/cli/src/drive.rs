@@ -169,10 +169,7 @@ pub(crate) fn next(summary: &Summary, interrupted: bool) -> Option<String> {
     let left = table::many(summary.tally.chunks - summary.tally.processed, "chunk", "chunks");
     let (chunks, resume) = (format!("stagemill chunks {id} --open"), format!("stagemill resume {id}"));
     let mend = || {
-        table::commands(&[
-            (&chunks, "shows them and why"),
-            (&resume, "applies them, and nothing twice, once the cause is mended"),
-        ])
+        table::commands(&[(&chunks, "shows them and why"), (&resume, "once mended: applies them, and nothing twice")])
     };
     let rejects = format!("stagemill rejects {id}");
     Some(match summary.status {

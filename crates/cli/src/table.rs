@@ -31,20 +31,34 @@ fn bare() -> Table {
     table
 }
 
+/// A text of more than this may be broken into lines.
+const TEXT: u16 = 34;
+
 /// Hides columns, the first named first, until a table fits the terminal: a number that is broken into two lines is misread.
 pub(crate) fn fit(table: &mut Table, dispensable: &[usize]) {
     let Some(width) = table.width() else { return };
-    let mut widths = table.column_max_content_widths();
     for n in dispensable {
-        // Each column has two blanks and a border.
-        if widths.iter().map(|width| width + 3).sum::<u16>() < width {
+        if needed(table) <= width {
             return;
         }
-        if let (Some(column), Some(width)) = (table.column_mut(*n), widths.get_mut(*n)) {
+        hide(table, [*n]);
+    }
+}
+
+/// Hides columns.
+pub(crate) fn hide(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for n in columns {
+        if let Some(column) = table.column_mut(n) {
             column.set_constraint(ColumnConstraint::Hidden);
-            *width = 0;
         }
     }
+}
+
+/// How wide a table has to be. Each column has two blanks and a border, and there is one border more.
+fn needed(table: &Table) -> u16 {
+    let widths = table.column_max_content_widths();
+    let shown = table.column_iter().zip(widths).filter(|(column, _)| !column.is_hidden());
+    1 + shown.map(|(_, width)| width.min(TEXT) + 3).sum::<u16>()
 }
 
 /// Two columns: what, and its value.
@@ -237,6 +251,22 @@ pub(crate) fn commands(lines: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_hidden_in_their_order_until_a_table_fits_and_long_texts_are_broken_instead() {
+        let shown = |width: u16, text: usize| {
+            let mut table = new(["name", "ms", "n", "why"]);
+            table.add_row(["abcdefgh", "12345", "1234567", &"why ".repeat(text)]);
+            table.set_width(width);
+            fit(&mut table, &[1, 2]);
+            let hidden = table.column_iter().map(|column| !column.is_hidden()).collect::<Vec<_>>();
+            (hidden, table.to_string().lines().all(|line| line.chars().count() <= usize::from(width)))
+        };
+        assert_eq!(shown(80, 5), (vec![true, true, true, true], true));
+        assert_eq!(shown(58, 50), (vec![true, false, false, true], true));
+        assert_eq!(shown(66, 50), (vec![true, false, true, true], true));
+        assert_eq!(shown(67, 50), (vec![true, true, true, true], true));
+    }
 
     #[test]
     fn numbers_and_times_read_easily() {

@@ -34,6 +34,12 @@ pub(crate) async fn run(args: ChunksArgs, world: &World) -> Result<Exit, CliErro
     Ok(Exit::Done)
 }
 
+const TRIES: usize = 2;
+const MILLISECONDS: usize = 4;
+const STAGED: usize = 5;
+const WRITTEN: usize = 6;
+const WHY: usize = 7;
+
 fn list(chunks: &[Listed], detail: bool) -> comfy_table::Table {
     let mut table = table::new(["chunk", "state", "tries", "rows of the stage", "ms", "staged", "written", "why not"]);
     let maybe = |n: Option<i64>| n.map_or_else(|| Cell::new(""), number);
@@ -49,6 +55,14 @@ fn list(chunks: &[Listed], detail: bool) -> comfy_table::Table {
             Cell::new(why(chunk, detail)),
         ]);
     }
+    // A column that says nothing only takes the others' place.
+    let empty = [
+        (STAGED, chunks.iter().all(|chunk| chunk.staged.is_none())),
+        (WRITTEN, chunks.iter().all(|chunk| chunk.written.is_none())),
+        (WHY, chunks.iter().all(|chunk| why(chunk, detail).is_empty())),
+    ];
+    table::hide(&mut table, empty.iter().filter(|(_, empty)| *empty).map(|(column, _)| *column));
+    table::fit(&mut table, &[MILLISECONDS, TRIES, WRITTEN, STAGED]);
     table
 }
 

@@ -44,10 +44,7 @@ pub(crate) async fn run(args: RejectsArgs, world: &World) -> Result<Exit, CliErr
     if !args.rows {
         world.say(&table::commands(&[
             (&format!("stagemill rejects {} --rows", args.run), "shows the rows, with their values"),
-            (
-                &format!("stagemill rejects {} --retry", args.run),
-                "applies them, once they are mended in the stage, or what kept them out is",
-            ),
+            (&format!("stagemill rejects {} --retry", args.run), "applies them, once they are mended"),
         ]));
     }
     Ok(Exit::Done)

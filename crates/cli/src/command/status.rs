@@ -51,7 +51,7 @@ fn list(args: &StatusArgs, world: &World, runs: &[Summary]) -> Result<(), CliErr
             number(run.run),
             Cell::new(&run.job),
             table::status(run.status),
-            Cell::new(run.started_at.replace('T', " ").trim_end_matches('Z')),
+            Cell::new(to_the_minute(&run.started_at)),
             Cell::new(duration(table::seconds(run))),
             number(run.tally.counts.staged),
             number(table::rate(run)),
@@ -60,8 +60,13 @@ fn list(args: &StatusArgs, world: &World, runs: &[Summary]) -> Result<(), CliErr
             number(run.tally.retries),
         ]);
     }
-    table::fit(&mut table, &[6, 9, 8, 4]);
+    table::fit(&mut table, &[6, 9, 8, 4, 7]);
     world.print(&table.to_string())
+}
+
+/// `2026-11-24 21:35`, of `2026-11-24T21:35:30Z`.
+fn to_the_minute(time: &str) -> String {
+    time.get(..16).unwrap_or(time).replace('T', " ")
 }
 
 fn percent(summary: &Summary) -> i64 {

@@ -122,7 +122,7 @@ impl Fields {
                 let at = if inside == "." { name.to_owned() } else { format!("{name}.{inside}") };
                 self.findings.push(Finding::error(
                     at,
-                    error.into_inner().to_string(),
+                    in_words_of_json(&error.into_inner().to_string()),
                     "see `stagemill schema` for what it takes",
                 ));
                 None
@@ -142,6 +142,17 @@ impl Fields {
             self.findings.push(Finding::error(unknown, "is not a field of a job", format!("the fields are {FIELDS}")));
         }
         self.findings
+    }
+}
+
+/// Serde's text without the words of Rust.
+fn in_words_of_json(text: &str) -> String {
+    let text = text
+        .replace("expected string or map", "expected a word as text")
+        .replace("expected a sequence", "expected a list");
+    match text.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected an object"),
+        None => text,
     }
 }
 

@@ -50,8 +50,9 @@ pub(super) async fn set(
     let allowed = limit.rows(staged);
     if deletes > allowed {
         let of = if limit.is_share() { format!(" ({limit} of {staged} staged rows)") } else { String::new() };
+        let rows = if deletes == 1 { "row" } else { "rows" };
         let text = format!(
-            "the run could delete {deletes} rows, max_deletes allows {allowed}{of}: nothing was applied. Look at what is staged; raise max_deletes if it is meant"
+            "the run could delete {deletes} {rows}, max_deletes allows {allowed}{of}: nothing was applied. Look at what is staged; raise max_deletes if it is meant"
         );
         return Err(Failure::new(Class::LimitExceeded, text));
     }

@@ -21,12 +21,14 @@ pub fn rules(
     findings: &mut Vec<Finding>,
 ) -> Option<ChangeRules> {
     let changes = job.changes.as_ref()?;
-    let indicator = named("changes.operation", &changes.operation, stage, findings)?.name.clone();
-    let order = ordered("changes.order", &changes.order, stage, findings)?;
+    let indicator = named("changes.operation", &changes.operation, stage, findings).map(|column| column.name.clone());
+    let order = ordered("changes.order", &changes.order, stage, findings);
+    // Each is looked at before any is missed, so that all of them are named at once.
     let guard = match &changes.guard {
         Some(name) => Some(ordered("changes.guard", name, target, findings)?),
         None => None,
     };
+    let (indicator, order) = (indicator?, order?);
     if let Some(guard) = guard.as_ref().filter(|guard| assignments.iter().all(|a| a.column != guard.column)) {
         let text = order.is_text && guard.is_text;
         let value = Some(if text { format!("stage.{}", order.column) } else { order.value("stage") });
