@@ -15,7 +15,7 @@ test: install functions ## Runs every test: real PostgreSQL, the real state mach
 	STAGEMILL_FUNCTIONS=$(FUNCTIONS) cargo test --workspace --locked
 
 .PHONY: kills
-kills: install ## Kills `stagemill run` 300 times at random moments and resumes it
+kills: install ## Kills `stagemill run` at random moments and resumes it: two jobs, 300 times each
 	STAGEMILL_KILLS=300 cargo test --locked -p stagemill-cli killed -- --nocapture
 
 .PHONY: soak

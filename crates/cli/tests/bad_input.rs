@@ -36,6 +36,161 @@ fn a_wrong_type() {
     refused(&Db::with_rows(10), &job, &["chunks.rows", "\"many\"", "stagemill schema"]);
 }
 
+/// A job with fields added to it, and others changed.
+fn with(fields: &str, changes: &[(&str, &str)]) -> String {
+    let job = JOB.replace("\"parallelism\": 2", &format!("\"parallelism\": 2, {fields}"));
+    changes.iter().fold(job, |job, (from, to)| {
+        assert!(job.contains(from), "{from}: {job}");
+        job.replace(from, to)
+    })
+}
+
+const CHANGES: (&str, &str) = ("\"upsert\"", "\"changes\"");
+const DELETE: (&str, &str) = ("\"upsert\"", "\"delete\"");
+const SQL: (&str, &str) = ("\"upsert\"", "\"sql\"");
+const NO_KEY: (&str, &str) = (", \"key\": [\"id\"]", "");
+const NO_COLUMNS: (&str, &str) = (
+    "\"columns\": { \"id\": \"stage.id\", \"n\": { \"insert\": \"stage.n\", \"update\": \"target.n + stage.n\" }, \"note\": \"stage.note\" },",
+    "",
+);
+const BY_SQL: (&str, &str) = ("\"rows\": 10", "\"rows\": 10, \"by\": \"sql\"");
+
+#[test]
+fn every_field_of_a_wrong_type_or_with_a_wrong_word_is_named_with_what_it_takes() {
+    let db = Db::with_rows(10);
+    for (fields, fragments) in [
+        (r#""operation": "merge""#, &["operation", "unknown variant `merge`", "`changes`, `sql`"][..]),
+        (r#""changes": {"operation": "op"}"#, &["changes", "missing field `order`"]),
+        (
+            r#""changes": {"operation": "op", "order": "seq", "gaurd": "s"}"#,
+            &["changes.gaurd", "unknown field `gaurd`", "`guard`"],
+        ),
+        (
+            r#""changes": {"operation": 1, "order": "seq"}"#,
+            &["changes.operation", "invalid type: integer `1`, expected a string"],
+        ),
+        (r#""sql": "UPDATE target""#, &["sql", "expected a list"]),
+        (r#""max_deletes": -1"#, &["max_deletes", "expected a number of rows, or a percentage as text"]),
+        (r#""max_deletes": "many""#, &["max_deletes is not a percentage", "\"0%\" to \"100%\""]),
+        (r#""max_rejects": "101%""#, &["max_rejects is not a percentage", "\"0%\" to \"100%\""]),
+        (r#""max_rejects": true"#, &["max_rejects", "expected a number of rows, or a percentage as text"]),
+        (r#""skip_unchanged": "yes""#, &["skip_unchanged", "invalid type: string \"yes\", expected a boolean"]),
+        (r#""watermark": "seq""#, &["watermark", "invalid type: string \"seq\", expected an object"]),
+        (r#""watermark": {"overlap": "1 min"}"#, &["watermark", "missing field `column`"]),
+        (
+            r#""watermark": {"column": "id", "overlap": 5}"#,
+            &["watermark.overlap", "invalid type: integer `5`, expected a string"],
+        ),
+        (r#""watermark": {"column": ""}"#, &["watermark.column", "write a column's name as in SQL"]),
+        (r#""stage_rows": "drop""#, &["stage_rows", "unknown variant `drop`", "`keep`, `delete`, `truncate`"]),
+        (r#""on_bad_row": "skip""#, &["on_bad_row", "unknown variant `skip`", "`fail` or `quarantine`"]),
+        (r#""verify": false"#, &["verify", "invalid type: boolean `false`, expected a word as text"]),
+        (r#""verify": "all""#, &["verify", "unknown variant `all`", "`new_rows`, `count`, `off`"]),
+    ] {
+        let job =
+            with(fields, if fields.starts_with("\"operation\"") { &[("\"operation\": \"upsert\",", "")] } else { &[] });
+        db.file("bad.json", &job);
+        db.fails(&["check", "bad.json"], 2, fragments);
+    }
+    for (chunks, fragments) in [
+        (r#""by": "rownum""#, &["chunks.by", "unknown variant `rownum`", "`auto`, `ctid`, `key`, `sql`"][..]),
+        (r#""by": "sql", "query": 5"#, &["chunks.query", "invalid type: integer `5`"]),
+        (r#""by": "sql", "query": " ""#, &["chunks.query is an empty expression"]),
+        (
+            r#""by": "sql", "column": "no such", "query": "SELECT 1, 2""#,
+            &["chunks.column", "write a column's name as in SQL"],
+        ),
+    ] {
+        db.file("bad.json", &JOB.replace("\"rows\": 10", chunks));
+        db.fails(&["check", "bad.json"], 2, fragments);
+    }
+}
+
+#[test]
+fn fields_that_do_not_go_together_are_named_with_what_to_do() {
+    let db = Db::with_rows(10);
+    let rules = r#""changes": {"operation": "op", "order": "seq"}"#;
+    let statement = r#""sql": ["DELETE FROM target USING stage AS stage WHERE target.id = stage.id AND {chunk}"]"#;
+    for (job, fragments) in [
+        (with(rules, &[]), &["changes is for \"operation\": \"changes\"", "take it out"][..]),
+        (with("\"verify\": \"off\"", &[CHANGES]), &["changes is missing", "\"order\": \"its sequence's column\""]),
+        (
+            with(r#""changes": {"operation": "op", "order": "seq", "delete": "U"}"#, &[CHANGES]),
+            &["changes.delete is the indicator of another change too"],
+        ),
+        (
+            with(r#""changes": {"operation": "op", "order": "a b"}"#, &[CHANGES]),
+            &["changes.order", "write a column's name"],
+        ),
+        (with(statement, &[]), &["sql is for \"operation\": \"sql\"", "take it out"]),
+        (with("\"verify\": \"off\"", &[SQL, NO_KEY, NO_COLUMNS]), &["sql is missing", "as a list of texts"]),
+        (
+            with(statement, &[SQL]),
+            &[
+                "columns is not for \"operation\": \"sql\"",
+                "target.key is not for",
+                "chunks.column says what is cut along",
+            ],
+        ),
+        (
+            with(r#""sql": ["DELETE FROM target"]"#, &[SQL, NO_KEY, NO_COLUMNS]),
+            &["sql.0 has no placeholder for the chunk", "put {chunk} into its WHERE"],
+        ),
+        (
+            with(&format!(r#"{statement}, "stage_rows": "delete""#), &[SQL, NO_KEY, NO_COLUMNS]),
+            &["stage_rows is not for \"operation\": \"sql\"", "let the last statement delete them"],
+        ),
+        (
+            with(&format!(r#"{statement}, "on_bad_row": "quarantine", "max_rejects": 1"#), &[SQL, NO_KEY, NO_COLUMNS]),
+            &["on_bad_row can't be \"quarantine\""],
+        ),
+        (with(statement, &[SQL, NO_KEY, NO_COLUMNS, BY_SQL]), &["chunks.query is missing", "chunks.column is missing"]),
+        (
+            with("\"max_deletes\": 5", &[]),
+            &["max_deletes is for \"operation\": \"delete\" or \"changes\"", "take it out"],
+        ),
+        (
+            with("\"skip_unchanged\": true", &[DELETE, NO_COLUMNS]),
+            &["skip_unchanged is for \"operation\": \"update\", \"upsert\" or \"changes\""],
+        ),
+        (with("\"existing\": \"error\"", &[]), &["existing is for \"operation\": \"insert\""]),
+        (
+            with("\"on_bad_row\": \"quarantine\"", &[]),
+            &["max_rejects is missing beside \"on_bad_row\": \"quarantine\"", "100, or \"1%\""],
+        ),
+        (with("\"max_rejects\": 5", &[]), &["max_rejects is for \"on_bad_row\": \"quarantine\""]),
+        (
+            JOB.replace("\"rows\": 10", r#""query": "SELECT 1, 2""#),
+            &["chunks.query is for \"by\": \"sql\"", "set chunks.by"],
+        ),
+        (
+            JOB.replace("\"rows\": 10", r#""column": "id""#),
+            &["chunks.column is for \"by\": \"sql\"", "the target's key is cut along"],
+        ),
+    ] {
+        db.file("bad.json", &job);
+        db.fails(&["check", "bad.json"], 2, fragments);
+    }
+}
+
+#[test]
+fn what_a_field_names_and_is_not_there_or_can_not_be_used() {
+    let db = Db::with_rows(10);
+    let rules = r#""changes": {"operation": "op", "order": "seq"}"#;
+    let own =
+        |query: &str| with("\"verify\": \"off\"", &[("\"rows\": 10", &format!(r#""by": "sql", "query": "{query}""#))]);
+    refused(&db, &with(rules, &[CHANGES]), &["changes.operation", "op", "is not a column of", "changes.order"]);
+    refused(
+        &db,
+        &with(r#""watermark": {"column": "loaded"}"#, &[]),
+        &["watermark.column", "loaded", "is not a column of"],
+    );
+    refused(&db, &own("SELECT 10, 1"), &["chunks.query", "ends before it starts"]);
+    refused(&db, &own("SELECT nothing, 1"), &["chunks.query", "does not exist"]);
+    let statement = r#""sql": ["UPDATE nowhere SET n = 1 FROM stage AS stage WHERE {chunk}"]"#;
+    refused(&db, &with(statement, &[SQL, NO_KEY, NO_COLUMNS]), &["sql.0", "nowhere", "does not exist"]);
+}
+
 #[test]
 fn a_table_that_is_not_there() {
     let db = Db::with_rows(10);
