@@ -66,7 +66,7 @@ fn rows_set_aside_are_applied_once_when_they_are_mended() {
     db.sql("UPDATE stage SET note = '2' WHERE id = 80");
     let retried = db.run(&["rejects", "1", "--retry"]);
     assert_eq!(retried.code, Some(0), "{retried:?}");
-    assert!(retried.err.contains("1 of 2 rows that were set aside applied"), "{retried:?}");
+    assert!(retried.err.contains("applied 1 of 2 rows that were set aside"), "{retried:?}");
     assert!(retried.out.contains("100 staged = 99 updated + 1 set aside"), "{retried:?}");
     assert!(db.ok(&["chunks", "1"]).contains("set aside"));
     db.sql("UPDATE stage SET note = '2' WHERE id = 100");
