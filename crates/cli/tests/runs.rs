@@ -160,3 +160,15 @@ fn a_run_whose_process_was_killed_is_resumed_or_abandoned() {
     }
     db.fails(&["resume", "2"], 2, &["run 2 can't be resumed: run 3"]);
 }
+
+#[test]
+fn what_a_trigger_says_of_a_row_is_not_in_the_log() {
+    let db = Db::with_rows(20);
+    db.sql(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'planted %', NEW.note; RETURN NEW; END $$;
+         CREATE TRIGGER tell BEFORE UPDATE ON target FOR EACH ROW EXECUTE FUNCTION tell()",
+    );
+    let run = db.run(&["run", "job.json"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(!format!("{run:?} {}", db.log()).contains("planted"), "{}", db.log());
+}

@@ -31,11 +31,15 @@ impl Connection {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
         T: TlsStream + Unpin + Send + 'static,
     {
-        let (client, connection) = connected?;
+        let (client, mut connection) = connected?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // Whoever uses the client gets the error too, and reports it there.
-                tracing::debug!(failure = %failure(&error), "a connection ended");
+            // Asked for message by message: awaited as a whole it logs the server's notices, in which a trigger can say anything.
+            while let Some(message) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+                if let Err(error) = message {
+                    // Whoever uses the client gets the error too, and reports it there.
+                    tracing::debug!(failure = %failure(&error), "a connection ended");
+                    break;
+                }
             }
         });
         Ok(Self { client })
