@@ -5,6 +5,7 @@ mod dba;
 mod emptied;
 mod fence;
 mod findings;
+mod losses;
 mod oracle;
 mod own_sql;
 mod partitions;

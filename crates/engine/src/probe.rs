@@ -54,10 +54,7 @@ pub async fn ask_within(
 }
 
 fn begin(settings: &Settings, limit: Duration) -> String {
-    // A chunk's statement timeout says nothing about questions to the whole stage.
-    let mut settings = settings.clone();
-    settings.retain(|name, _| !name.eq_ignore_ascii_case("statement_timeout"));
-    format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}", settings::set_local(&settings, limit))
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;\n{}", settings::set_local_for_whole(settings, limit))
 }
 
 /// Reads a table from the catalog, named and described as the run's `search_path` has it.

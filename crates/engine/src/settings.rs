@@ -115,6 +115,13 @@ pub fn set_local(settings: &Settings, time_left: Duration) -> String {
     sql
 }
 
+/// The same for a question to the whole stage, of which a chunk's statement timeout says nothing.
+pub fn set_local_for_whole(settings: &Settings, limit: Duration) -> String {
+    let mut settings = settings.clone();
+    settings.retain(|name, _| !name.eq_ignore_ascii_case("statement_timeout"));
+    set_local(&settings, limit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

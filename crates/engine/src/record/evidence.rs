@@ -31,7 +31,9 @@ pub(super) async fn gather(connection: &Connection, run: &Run, tally: Tally) -> 
     if run.halted.is_some() || tally.processed < tally.chunks {
         return Ok(Gathered { evidence, why: None });
     }
-    connection.batch(&format!("SAVEPOINT evidence;\n{}", settings::set_local(&run.mapping.settings, LONGEST))).await?;
+    connection
+        .batch(&format!("SAVEPOINT evidence;\n{}", settings::set_local_for_whole(&run.mapping.settings, LONGEST)))
+        .await?;
     let looked = Look { connection, run, until: Instant::now() + LONGEST }.at(&mut evidence).await;
     let (end, why) = match looked {
         Ok(why) => ("RELEASE SAVEPOINT evidence", why),

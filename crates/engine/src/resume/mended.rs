@@ -13,7 +13,7 @@ use crate::{
 /// here on the stage may not change. What has changed in chunks that were applied is not taken by anybody, and remembered.
 pub(super) async fn look_again(connection: &Connection, run: &Run, left: &[Range]) -> Result<(), Failure> {
     let Some(before) = &run.mapping.snapshot else { return Ok(()) };
-    connection.batch(&settings::set_local(&run.mapping.settings, probe::LONGEST)).await?;
+    connection.batch(&settings::set_local_for_whole(&run.mapping.settings, probe::LONGEST)).await?;
     let new = new_rows(connection, run, before, left).await?;
     let mapping = Mapping { snapshot: Some(plan::snapshot(connection).await?), ..run.mapping.clone() };
     ledger::run::set_plan(connection, run.id, &mapping, run.outside).await?;
