@@ -34,3 +34,56 @@ async fn a_chunks_statement_timeout_says_nothing_about_the_counts_at_the_end() {
     let summary = database.run(&spec).await;
     assert_eq!(summary.status, Status::Complete, "{:?}", summary.error);
 }
+
+#[tokio::test]
+async fn a_stage_is_not_truncated_when_a_row_that_was_taken_has_become_one_that_is_not() {
+    let database = Database::with(TABLES).await;
+    let mut spec = spec("upsert", PLAIN, r#", "stage_rows": "truncate""#);
+    spec.stage.filter = Some("stage.n < 1000".into());
+    let answer = database.planned(&spec, "me").await;
+    // After the last chunk, and before the end.
+    database.execute("CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE stage SET n = 5000 WHERE id = 3; RETURN NULL; END $$;
+        CREATE TRIGGER late AFTER INSERT ON target FOR EACH ROW WHEN (NEW.id = 200) EXECUTE FUNCTION late()").await;
+    let summary = database.drive(answer).await;
+    assert_eq!(database.value("SELECT n FROM stage WHERE id = 3").await, "5000");
+}
+
+#[tokio::test]
+async fn a_stage_is_not_truncated_when_a_policy_hides_rows_of_it() {
+    let database = Database::with(TABLES).await;
+    let role = format!("seer_{}", database.value("SELECT current_database()").await);
+    database.execute(&format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA stagemill TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA stagemill TO {role};
+         GRANT ALL ON stage, target TO {role}; ALTER TABLE stage ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON stage TO {role} USING (id <= 150)"
+    )).await;
+    let url = database.url();
+    let mut config: tokio_postgres::Config = url.parse().unwrap();
+    config.user(&role);
+    let server = Server::new(config, &Trust::System).unwrap();
+    let connection = server.connect("test").await.unwrap();
+    let spec = spec("upsert", PLAIN, r#", "stage_rows": "truncate""#);
+    let start = stagemill_engine::plan::Start { owner: "me", trigger_id: None, job: &spec, dead: stagemill_engine::plan::DeadRun::Keep };
+    let started = stagemill_engine::plan::start(&connection, &start).await;
+    if let Ok(stagemill_engine::plan::Started::Run(answer)) = started {
+        let (_keep, stop) = tokio::sync::watch::channel(false);
+        let report: &(dyn Fn(stagemill_engine::apply::Report<'_>) + Sync) = &|_| {};
+        let driver = stagemill_engine::local::Driver { server: &server, worker: "me", stop, report };
+        let ended = driver.run(answer).await;
+    }
+    assert_eq!(database.value("SELECT count(*) FROM stage WHERE id > 150").await, "50");
+    let _ = shared();
+}
+
+#[tokio::test]
+async fn a_stage_is_not_truncated_when_rows_of_it_were_skipped_by_hand() {
+    let database = Database::with(TABLES).await;
+    database.execute("UPDATE stage SET n = 13 WHERE id = 120").await;
+    let spec = spec("upsert", PLAIN, r#", "stage_rows": "truncate", "chunks": {"by": "key", "rows": 50}"#);
+    let summary = database.run(&spec).await;
+    assert_eq!(summary.status, Status::Incomplete);
+    let failed: i32 = database.value("SELECT chunk_id FROM stagemill.chunk WHERE state = 'PROCESSED_WITH_ERROR'").await.parse().unwrap();
+    skip::chunks(&database.connection, 1, &[failed]).await.unwrap();
+    let answer = resume::run(&database.connection, 1, "again", false).await.unwrap();
+    let summary = database.drive(answer).await;
+    assert_eq!(database.value("SELECT count(*) FROM stage WHERE NOT EXISTS (SELECT FROM target t WHERE t.id = stage.id)").await, "50");
+}

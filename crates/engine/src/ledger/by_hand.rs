@@ -4,6 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::chunk::{Claimed, RANGE, range};
 use crate::{
+    chunk::Range,
     failure::Failure,
     pg::{Connection, Param},
 };
@@ -39,6 +40,19 @@ pub async fn lock(connection: &Connection, run: i64, id: i32) -> Result<Option<U
         range: range(&row, 4, run, id)?,
     };
     Ok(Some(Unapplied { chunk, error: row.get(3) }))
+}
+
+/// The chunks of a run that were passed over: id, range, and how many rows were in it then.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn skipped(connection: &Connection, run: i64) -> Result<Vec<(i32, Range, i64)>, Failure> {
+    let sql = format!(
+        "SELECT c.chunk_id, c.staged, {RANGE} FROM stagemill.chunk c
+         WHERE c.run_id = $1 AND c.state = 'PROCESSED' AND pg_catalog.starts_with(c.worker, 'by hand: ') ORDER BY c.chunk_id"
+    );
+    let rows = connection.query(&sql, &[(&run, Type::INT8)]).await?;
+    rows.iter().map(|row| Ok((row.get(0), range(row, 2, run, row.get(0))?, row.get(1)))).collect()
 }
 
 /// Says on a chunk that has been finished that a person did it, who, and what had kept it from being applied.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     failure::{Class, Failure},
     job::{StageRows, Verify},
-    ledger::run::Run,
+    ledger::{self, run::Run},
     outcome::{Status, Tally},
     pg::Connection,
     settings, statement,
@@ -106,15 +106,16 @@ impl Look<'_> {
 
     /// Truncates the stage if it holds the rows that were taken and no others.
     async fn truncate(self, evidence: &mut Evidence) -> Result<Option<Failure>, Failure> {
-        let stage = &self.run.mapping.stage;
-        let there = self.count(&format!("SELECT pg_catalog.count(*) FROM {stage}")).await?;
-        let taken = evidence.tally.counts.staged;
-        if there != taken {
+        let others = match self.others(evidence.tally.counts.staged).await {
+            Err(failure) if failure.class == Class::ConnectionLost => return Err(failure),
+            Err(failure) => Some(failure.to_string()),
+            Ok(others) => others,
+        };
+        if let Some(why) = others {
             evidence.unfinished = true;
-            let text = format!("it holds {there} rows, of which the run took {taken}");
-            return Ok(Some(self.not_emptied(&text).await?));
+            return Ok(Some(self.not_emptied(&why).await?));
         }
-        match self.connection.batch(&format!("TRUNCATE {stage}")).await {
+        match self.connection.batch(&format!("TRUNCATE {}", self.run.mapping.stage)).await {
             Ok(_) => Ok(None),
             Err(failure) if failure.class == Class::ConnectionLost => Err(failure),
             Err(failure) => {
@@ -122,6 +123,29 @@ impl Look<'_> {
                 Ok(Some(self.not_emptied(&failure.to_string()).await?))
             }
         }
+    }
+
+    /// What the stage holds beside the rows that the run took. Their number alone proves nothing: one that was taken can be gone, or have become
+    /// one that is not the job's.
+    async fn others(self, staged: i64) -> Result<Option<String>, Failure> {
+        let mapping = &self.run.mapping;
+        // TRUNCATE knows no policy: rows that one hides are an error here.
+        self.connection.batch("SET LOCAL row_security = off").await?;
+        let mut skipped = 0;
+        for (id, range, rows) in ledger::by_hand::skipped(self.connection, self.run.id).await? {
+            skipped += rows;
+            let left = self.count(&statement::count_rows(mapping, &range)).await?;
+            if left > 0 {
+                return Ok(Some(format!("it holds {left} rows of chunk {id}, which was skipped by hand")));
+            }
+        }
+        let there = self.count(&format!("SELECT pg_catalog.count(*) FROM {}", mapping.stage)).await?;
+        let taken = staged - skipped;
+        if there != taken {
+            return Ok(Some(format!("it holds {there} rows, of which the run took {taken}")));
+        }
+        let outside = self.count(&statement::count_untaken(mapping)).await?;
+        Ok((outside > 0).then(|| format!("{outside} of its rows are not of this run")))
     }
 
     async fn not_emptied(self, why: &str) -> Result<Failure, Failure> {

@@ -17,6 +17,13 @@ pub fn count_window(mapping: &Mapping) -> String {
     count_rows(&whole(mapping), &WHOLE)
 }
 
+/// How many rows of the stage are not the run's.
+pub fn count_untaken(mapping: &Mapping) -> String {
+    let conditions = mapping.row_conditions();
+    let condition = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
+    format!("SELECT pg_catalog.count(*) FROM {} AS stage WHERE ({condition}) IS NOT TRUE", mapping.stage)
+}
+
 /// How many target keys are staged more than once.
 pub fn count_duplicates(mapping: &Mapping) -> String {
     format!(
