@@ -87,3 +87,47 @@ async fn a_stage_is_not_truncated_when_rows_of_it_were_skipped_by_hand() {
     let summary = database.drive(answer).await;
     assert_eq!(database.value("SELECT count(*) FROM stage WHERE NOT EXISTS (SELECT FROM target t WHERE t.id = stage.id)").await, "50");
 }
+
+#[tokio::test]
+async fn a_change_of_a_subtransaction_that_was_open_at_planning_is_seen() {
+    for truncate in [true, false] {
+        let database = Database::with(TABLES).await;
+        let rows = if truncate { r#", "stage_rows": "truncate""# } else { "" };
+        let writer = database.another_connection().await;
+        writer.batch("BEGIN; SAVEPOINT a; UPDATE stage SET n = 7 WHERE id = 5; RELEASE a").await.unwrap();
+        database.execute("CREATE TABLE any_other_transaction ()").await;
+        let spec = spec("upsert", PLAIN, rows);
+        let answer = database.planned(&spec, "me").await;
+        let server = database.server();
+        let committed = tokio::spawn(async move {
+            let connection = server.connect("test").await.unwrap();
+            for _ in 0..200 {
+                let row = connection.query_one("SELECT count(*) FROM target", &[]).await.unwrap();
+                if row.get::<_, i64>(0) == 200 { break }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            writer.batch("COMMIT").await.unwrap();
+        });
+        if !truncate {
+            // Without the lock nothing waits for the writer.
+            database.execute("CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$").await;
+        }
+        let summary = database.drive(answer).await;
+        committed.await.unwrap();
+        assert_eq!(database.value("SELECT n FROM target WHERE id = 5").await, "1");
+        if truncate {
+            assert_eq!(database.value("SELECT n FROM stage WHERE id = 5").await, "7", "nobody took it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_of_many_chunks_is_resumed_in_time() {
+    let database = Database::with("CREATE TABLE target (id int PRIMARY KEY, n int); CREATE TABLE stage (id int PRIMARY KEY, n int); INSERT INTO stage SELECT g, 1 FROM generate_series(1, 200000) g;").await;
+    let spec = spec("upsert", PLAIN, r#", "chunks": {"by": "key", "rows": 50}"#);
+    database.planned(&spec, "me").await;
+    let started = Instant::now();
+    let answer = resume::run(&database.connection, 1, "again", true).await.unwrap();
+    let _ = answer;
+    assert!(started.elapsed() < Duration::from_secs(5));
+}

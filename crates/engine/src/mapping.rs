@@ -45,6 +45,10 @@ pub struct Mapping {
     pub reject_limit: Option<i64>,
     /// What the stage's planning saw (`pg_current_snapshot()`): what it did not see is new. `None` where nobody will ask.
     pub snapshot: Option<String>,
+    /// Of the transactions that were neither older than all that were open then nor newer, those of which a staged row was seen: a subtransaction
+    /// of an open one is in no snapshot. `None` where they were too many.
+    #[serde(default)]
+    pub seen: Option<Vec<i64>>,
     /// The target's key, in the order in which rows are sorted.
     pub key: Vec<KeyColumn>,
     /// The target's columns and their values.
@@ -80,6 +84,7 @@ impl Mapping {
             skip_unchanged: false,
             reject_limit: None,
             snapshot: None,
+            seen: None,
             key: Vec::new(),
             assignments: Vec::new(),
             cut: Vec::new(),

@@ -24,6 +24,9 @@ use crate::{
 /// More chunks than this are more ledger than work.
 const MOST_CHUNKS: usize = 500_000;
 
+/// More transactions than this are not remembered: each worker reads them.
+const MOST_SEEN: usize = 10_000;
+
 /// A request to start a run.
 #[derive(Debug)]
 pub struct Start<'a> {
@@ -191,7 +194,7 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
     let mut mapping = mapping.clone();
     // Before anything is looked at: what comes later is new.
     if mapping.stage_has_heap && needs_snapshot(job) && mapping.stage != mapping.target {
-        mapping.snapshot = Some(snapshot(connection).await?);
+        take_snapshot(connection, &mut mapping).await?;
     }
     window::fix(connection, &mut mapping, job).await?;
     if !mapping.keys_together && !mapping.keys_are_unique && mapping.operation != Operation::Sql {
@@ -226,13 +229,16 @@ fn needs_snapshot(job: &Job) -> bool {
     asked || job.stage_rows == StageRows::Truncate
 }
 
-/// What this moment sees.
+/// Keeps what this moment sees.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn snapshot(connection: &Connection) -> Result<String, Failure> {
-    let row = connection.query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[]).await?;
-    Ok(row.get(0))
+pub async fn take_snapshot(connection: &Connection, mapping: &mut Mapping) -> Result<(), Failure> {
+    let row = connection.query_one(&statement::snapshot(mapping, MOST_SEEN + 1), &[]).await?;
+    let seen: Vec<i64> = row.get(1);
+    mapping.snapshot = Some(row.get(0));
+    mapping.seen = (seen.len() <= MOST_SEEN).then_some(seen);
+    Ok(())
 }
 
 /// With block ranges two rows of one key can lie in two chunks, each of which would apply its own.

@@ -4,7 +4,6 @@ use crate::{
     chunk::Range,
     failure::Failure,
     ledger::{self, run::Run},
-    mapping::Mapping,
     pg::Connection,
     plan, probe, settings, statement,
 };
@@ -14,8 +13,10 @@ use crate::{
 pub(super) async fn look_again(connection: &Connection, run: &Run, left: &[Range]) -> Result<(), Failure> {
     let Some(before) = &run.mapping.snapshot else { return Ok(()) };
     connection.batch(&settings::set_local_for_whole(&run.mapping.settings, probe::LONGEST)).await?;
+    // First: a row that comes between the two statements is counted by the second of them, and at the end once more, but not missed.
+    let mut mapping = run.mapping.clone();
+    plan::take_snapshot(connection, &mut mapping).await?;
     let new = new_rows(connection, run, before, left).await?;
-    let mapping = Mapping { snapshot: Some(plan::snapshot(connection).await?), ..run.mapping.clone() };
     ledger::run::set_plan(connection, run.id, &mapping, run.outside).await?;
     ledger::run::set_evidence(connection, run.id, Some(run.new_rows.unwrap_or(0) + new), None).await
 }

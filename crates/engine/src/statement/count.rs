@@ -103,26 +103,56 @@ pub fn count_outside(mapping: &Mapping, ranges: &[Range]) -> String {
     )
 }
 
+/// What this moment sees, as two columns: the snapshot, and the transactions between its bounds of which a staged row is seen, so many at most.
+/// They are looked for only while others are open.
+pub fn snapshot(mapping: &Mapping, most: usize) -> String {
+    let now = "(SELECT pg_catalog.pg_current_snapshot() AS \"stagemill now\")";
+    let (xid, oldest) = (number("stage.xmin"), number("pg_catalog.pg_snapshot_xmin(n.\"stagemill now\")"));
+    let newest = number("pg_catalog.pg_snapshot_xmax(n.\"stagemill now\")");
+    format!(
+        "SELECT n.\"stagemill now\"::pg_catalog.text,
+                CASE WHEN {oldest} < {newest} THEN
+                    ARRAY(SELECT DISTINCT {xid} FROM {} AS stage WHERE {xid} >= 3 AND {} >= {oldest} LIMIT {most})
+                ELSE ARRAY[]::bigint[] END
+         FROM {now} AS n",
+        mapping.stage,
+        widened(&newest),
+    )
+}
+
+fn number(xid: &str) -> String {
+    format!("{xid}::pg_catalog.text::bigint")
+}
+
+/// A row's xmin has 32 bits: it is widened by the epoch, going back from the newest transaction. Frozen rows keep theirs.
+fn widened(newest: &str) -> String {
+    format!("({newest} - (({newest} - {}) & 4294967295))", number("stage.xmin"))
+}
+
 /// How many rows of the window a snapshot did not see, of those outside some ranges: they came, or were changed, since it was taken.
-///
-/// A row's xmin has 32 bits: it is widened by the epoch, going back from the newest transaction (frozen rows keep theirs, and those below 3
-/// are frozen of old). Rows that a savepoint wrote in a transaction that was open at the time are not noticed: a snapshot names no subtransactions.
 pub fn count_new(mapping: &Mapping, snapshot: &str, except: &[Range]) -> String {
-    let number = |xid: &str| format!("{xid}::pg_catalog.text::bigint");
     let (planned, newest) = ("\"stagemill planned\"", "\"stagemill newest xid\"");
-    let xid = number("stage.xmin");
+    let (xid, widened) = (number("stage.xmin"), widened(newest));
+    let oldest = number(&format!("pg_catalog.pg_snapshot_xmin({planned})"));
+    // A subtransaction of one that was open then is not in the snapshot.
+    let unseen = mapping.seen.as_ref().map(|seen| {
+        let seen = seen.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        format!(" OR {widened} >= {oldest} AND {xid} <> ALL ('{{{seen}}}'::bigint[])")
+    });
     let except: String = except.iter().map(|range| format!("\nAND NOT ({})", lies_in(mapping, range))).collect();
     format!(
         "SELECT pg_catalog.count(*) FROM {stage} AS stage,
          (SELECT CAST({snapshot} AS pg_catalog.pg_snapshot) AS {planned}, {now} AS {newest}) AS \"stagemill then\"
          WHERE {condition}
-         -- Cheap, and true of few rows; what follows is exact.
-         AND pg_catalog.age(stage.xmin) <= {newest} - {oldest} + 100000 AND {xid} >= 3
-         AND NOT pg_catalog.pg_visible_in_snapshot(({newest} - (({newest} - {xid}) & 4294967295))::pg_catalog.text::pg_catalog.xid8, {planned}){except}",
+         -- Few rows pass the first test, which is cheap (those below 3 are frozen of old); the next is exact. Only what passes both is looked for
+         -- in the ranges, of which there can be thousands: the server keeps this order in a CASE alone.
+         AND CASE WHEN pg_catalog.age(stage.xmin) <= {newest} - {oldest} + 100000 AND {xid} >= 3
+         THEN (NOT pg_catalog.pg_visible_in_snapshot({widened}::pg_catalog.text::pg_catalog.xid8, {planned}){unseen}){except}
+         ELSE false END",
         stage = mapping.stage,
         snapshot = ident::literal(snapshot),
         now = number("pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"),
-        oldest = number(&format!("pg_catalog.pg_snapshot_xmin({planned})")),
+        unseen = unseen.unwrap_or_default(),
         condition = chunk_condition(&whole(mapping), &WHOLE),
     )
 }
