@@ -131,3 +131,18 @@ async fn a_run_of_many_chunks_is_resumed_in_time() {
     let _ = answer;
     assert!(started.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn own_ranges_of_a_statement_that_names_their_ends_are_not_split() {
+    let database = Database::with(
+        "CREATE TABLE target (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO target SELECT g FROM generate_series(1, 40) g;
+         CREATE TABLE stage (id int PRIMARY KEY); INSERT INTO stage VALUES (1), (40);
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.04); RETURN NEW; END $$;
+         CREATE TRIGGER slow BEFORE UPDATE ON target FOR EACH ROW EXECUTE FUNCTION slow();",
+    ).await;
+    let spec = job(r#"{"name": "s", "stage": {"table": "stage"}, "target": {"table": "target"}, "operation": "sql",
+        "sql": ["UPDATE target SET n = n + 1 WHERE id BETWEEN {start_id} AND {end_id}"],
+        "chunks": {"by": "sql", "column": "id", "query": "SELECT 1, 40"}, "session": {"statement_timeout": "1100ms"}, "retry": {"attempts": 2, "rounds": 2}}"#);
+    let summary = database.run(&spec).await;
+    assert!(!summary.status.is_success() || database.value("SELECT count(*) FROM target WHERE n = 1").await == "40");
+}
