@@ -146,3 +146,21 @@ async fn own_ranges_of_a_statement_that_names_their_ends_are_not_split() {
     let summary = database.run(&spec).await;
     assert!(!summary.status.is_success() || database.value("SELECT count(*) FROM target WHERE n = 1").await == "40");
 }
+
+#[tokio::test]
+async fn own_ranges_are_compared_in_the_columns_collation() {
+    let tables = r#"CREATE TABLE target (id text COLLATE "en-x-icu" PRIMARY KEY, n int); INSERT INTO target VALUES ('b', 0), ('B', 0);
+         CREATE TABLE stage (id text COLLATE "en-x-icu" PRIMARY KEY, n int); INSERT INTO stage VALUES ('b', 1), ('B', 1), ('a', 1);"#;
+    let columns = r#"{"id": "stage.id", "n": {"insert": "1", "update": "target.n + stage.n"}}"#;
+    let database = Database::with(tables).await;
+    let overlapping = spec("upsert", columns, r#", "chunks": {"by": "sql", "query": "VALUES ('A', 'Z'), ('a', 'z')"}"#);
+    let planned = database.plan(&overlapping, "me").await;
+    if let Ok(stagemill_engine::plan::Started::Run(answer)) = planned {
+        let summary = database.drive(answer).await;
+    }
+    assert_eq!(database.value("SELECT count(*) FROM target WHERE n > 1").await, "0", "applied twice");
+    let database = Database::with(tables).await;
+    let fine = spec("upsert", columns, r#", "chunks": {"by": "sql", "query": "VALUES ('a', 'A'), ('b', 'B')"}"#);
+    let summary = database.run(&fine).await;
+    assert_eq!((summary.status, summary.outside), (Status::Complete, 0), "{:?}", summary.error);
+}

@@ -24,6 +24,9 @@ pub struct CutColumn {
     pub column: Ident,
     /// Its type, as SQL writes it: boundaries are cast to it.
     pub type_name: String,
+    /// Its collation, quoted; `None` where its type has none. A cast alone has the database's.
+    #[serde(default)]
+    pub collation: Option<String>,
     /// Whether it can be NULL.
     pub nullable: bool,
 }
@@ -280,7 +283,7 @@ mod tests {
     }
 
     fn column(name: &str, nullable: bool) -> CutColumn {
-        CutColumn { column: Ident::exact(name), type_name: "bigint".into(), nullable }
+        CutColumn { column: Ident::exact(name), type_name: "bigint".into(), collation: None, nullable }
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub async fn ranges(connection: &Connection, mapping: &Mapping, query: &str) -> 
     let Some(cut) = mapping.cut.first() else {
         return Err(Failure::new(Class::Internal, "own ranges without a column to cut along"));
     };
-    let value = |name: &str| format!("CAST(given.{name} AS {0}) AS {name}", cut.type_name);
+    // Compared as the chunks will compare them.
+    let collate = cut.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+    let value = |name: &str| format!("CAST(given.{name} AS {}){collate} AS {name}", cut.type_name);
     let sql = format!(
         "SELECT r.low::text, r.high::text, r.low > r.high,
                 COALESCE(r.low <= pg_catalog.lag(r.high) OVER (ORDER BY r.low, r.high), false)

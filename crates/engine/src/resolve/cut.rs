@@ -139,7 +139,12 @@ fn not_plain(heap: bool) -> Finding {
 
 fn cut_column(name: &Ident, stage: &Table) -> Option<CutColumn> {
     let column = stage.column(name)?;
-    Some(CutColumn { column: name.clone(), type_name: column.type_name.clone(), nullable: !column.not_null })
+    Some(CutColumn {
+        column: name.clone(),
+        type_name: column.type_name.clone(),
+        collation: column.collation.clone(),
+        nullable: !column.not_null,
+    })
 }
 
 /// The stage column that holds a key, where its order and equality are the target's.
