@@ -164,3 +164,36 @@ async fn own_ranges_are_compared_in_the_columns_collation() {
     let summary = database.run(&fine).await;
     assert_eq!((summary.status, summary.outside), (Status::Complete, 0), "{:?}", summary.error);
 }
+
+#[tokio::test]
+async fn a_watermark_that_nothing_can_exceed_is_refused() {
+    for (column, poison, next) in [("loaded timestamptz", "'infinity'", "now()"), ("loaded text", "'NaN'", "'7'"), ("loaded numeric", "'NaN'", "7"), ("loaded date", "'infinity'", "'2026-11-24'")] {
+        let database = Database::with(&format!("CREATE TABLE target (id int PRIMARY KEY, n int); CREATE TABLE stage (id int PRIMARY KEY, n int, {column}); INSERT INTO stage VALUES (1, 1, {poison})")).await;
+        let spec = spec("upsert", PLAIN, r#", "watermark": {"column": "loaded"}"#);
+        match database.plan(&spec, "one").await {
+            Ok(stagemill_engine::plan::Started::Run(answer)) => {
+                database.drive(answer).await;
+                database.execute(&format!("INSERT INTO stage VALUES (2, 2, {next})")).await;
+                let summary = database.run(&spec).await;
+                assert_eq!(database.value("SELECT count(*) FROM target WHERE id = 2").await, "1", "{column}");
+            }
+            other => println!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_overlap_does_not_look_ahead() {
+    let database = Database::with(TABLES).await;
+    let spec = spec("upsert", PLAIN, r#", "watermark": {"column": "id", "overlap": "-5"}"#);
+    let planned = database.plan(&spec, "one").await;
+    if let Ok(stagemill_engine::plan::Started::Run(answer)) = planned {
+        database.drive(answer).await;
+        database.execute("INSERT INTO stage SELECT g, 1 FROM generate_series(201, 210) g").await;
+        match database.plan(&spec, "two").await {
+            Ok(stagemill_engine::plan::Started::Run(answer)) => println!("{:?}", database.drive(answer).await.status),
+            other => { println!("{other:?}"); return }
+        }
+        assert_eq!(database.value("SELECT count(*) FROM target").await, "210");
+    }
+}
