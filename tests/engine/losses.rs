@@ -197,3 +197,22 @@ async fn an_overlap_does_not_look_ahead() {
         assert_eq!(database.value("SELECT count(*) FROM target").await, "210");
     }
 }
+
+#[tokio::test]
+async fn a_mended_change_is_applied_although_another_of_its_key_is_no_change() {
+    for keep in ["keep", "delete"] {
+        let database = Database::with(
+            "CREATE TABLE target (id int PRIMARY KEY, n int);
+             CREATE TABLE stage (id int, n text, op text, seq text); CREATE INDEX ON stage (id);
+             INSERT INTO stage SELECT g, g, 'I', '2' FROM generate_series(1, 20) g;
+             UPDATE stage SET n = 'x' WHERE id = 7; INSERT INTO stage VALUES (7, '5', '?', '1');",
+        ).await;
+        let spec = spec("changes", r#"{"id": "stage.id", "n": "stage.n::int"}"#, &format!(r#", "on_bad_row": "quarantine", "max_rejects": 10, "changes": {{"operation": "op", "order": "seq"}}, "stage_rows": "{keep}", "retry": {{"attempts": 2, "rounds": 2}}"#));
+        let summary = database.run(&spec).await;
+        assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 2), "{:?}", summary.error);
+        database.execute("UPDATE stage SET n = '7' WHERE id = 7 AND seq = '2'").await;
+        let summary = retry(&database).await;
+        assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{:?}", summary.error);
+        assert_eq!(database.value("SELECT n FROM target WHERE id = 7").await, "7");
+    }
+}

@@ -15,12 +15,16 @@ pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
     if let Range::Rejects { run, chunk } = range {
         conditions = vec![is_of_rejects(mapping, &format!("run_id = {run} AND retried_in = {chunk}"))];
     }
-    if let (Range::Rejects { .. }, Some(rules)) = (range, &mapping.changes) {
-        // A change of that key which can't be used has been set aside by itself, and stays so.
-        conditions.push(format!("NOT {}", changes::unusable(mapping, rules)));
+    if matches!(range, Range::Rejects { .. }) {
+        conditions.extend(is_usable(mapping));
     }
     conditions.extend(mapping.row_conditions());
     conditions.join(" AND ")
+}
+
+/// Rows that are no change are set aside without a key: they are not found by the key of another.
+fn is_usable(mapping: &Mapping) -> Option<String> {
+    mapping.changes.as_ref().map(|rules| format!("NOT {}", changes::unusable(mapping, rules)))
 }
 
 /// The frozen row as jsonb, without what was added to it.
@@ -40,6 +44,7 @@ pub(super) fn is_of_rejects(mapping: &Mapping, condition: &str) -> String {
 /// The condition that a row which was set aside, `r`, is in the stage.
 pub fn is_staged(mapping: &Mapping) -> String {
     let mut conditions = vec![format!("ARRAY[{}] = r.target_key", key_texts(mapping).join(", "))];
+    conditions.extend(is_usable(mapping));
     conditions.extend(mapping.row_conditions());
     format!("EXISTS (SELECT FROM {} AS stage WHERE {})", mapping.stage, conditions.join(" AND "))
 }
