@@ -216,3 +216,20 @@ async fn a_mended_change_is_applied_although_another_of_its_key_is_no_change() {
         assert_eq!(database.value("SELECT n FROM target WHERE id = 7").await, "7");
     }
 }
+
+#[tokio::test]
+async fn rejects_are_not_tried_again_by_two_at_once() {
+    let database = Database::with(TABLES).await;
+    database.execute("UPDATE stage SET n = 13 WHERE id = 7").await;
+    database.run(&spec("upsert", PLAIN, r#", "on_bad_row": "quarantine", "max_rejects": 10"#)).await;
+    let (first, second) = (database.another_connection().await, database.another_connection().await);
+    let blocker = database.another_connection().await;
+    blocker.batch("BEGIN; SELECT FROM stagemill.run FOR UPDATE").await.unwrap();
+    let (one, two, ()) = tokio::join!(resume::rejects(&first, 1, "one"), resume::rejects(&second, 1, "two"), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        blocker.batch("COMMIT").await.unwrap();
+    });
+    assert!(one.is_ok() != two.is_ok());
+    let refused = one.err().or(two.err()).unwrap();
+    assert_eq!(refused.class, Class::AlreadyRunning);
+}
