@@ -233,3 +233,13 @@ async fn rejects_are_not_tried_again_by_two_at_once() {
     let refused = one.err().or(two.err()).unwrap();
     assert_eq!(refused.class, Class::AlreadyRunning);
 }
+
+#[tokio::test]
+async fn a_row_that_is_no_jsonb_is_set_aside_too() {
+    let database = Database::with(
+        r#"CREATE TABLE target (id int PRIMARY KEY, n int); CREATE TABLE stage (id int PRIMARY KEY, n text, doc json);
+           INSERT INTO stage SELECT g, g, '{}' FROM generate_series(1, 20) g; UPDATE stage SET n = 'x', doc = '{"a": "\u0000"}' WHERE id = 7"#,
+    ).await;
+    let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "n": "stage.n::int"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10"#)).await;
+    assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{:?}", summary.error);
+}

@@ -58,11 +58,12 @@ pub async fn write(
         let is_unusable = mapping.changes.is_some() && failure.sqlstate.is_none();
         let key = if is_unusable { None } else { key(connection, mapping, *number).await? };
         let class = format!("{:?}", failure.class);
-        let sql = format!(
-            "INSERT INTO stagemill.reject (run_id, chunk_id, staged_row, target_key, error_class, sqlstate, constraint_name, column_name, error, detail)
-             SELECT $1, $2, {}, $4, $5, $6, $7, $8, $9, $10 FROM {FROZEN} AS stage WHERE \"stagemill number\" = $3",
-            statement::FROZEN_ROW
-        );
+        let sql = |row: &str| {
+            format!(
+                "INSERT INTO stagemill.reject (run_id, chunk_id, staged_row, target_key, error_class, sqlstate, constraint_name, column_name, error, detail)
+                 SELECT $1, $2, {row}, $4, $5, $6, $7, $8, $9, $10 FROM {FROZEN} AS stage WHERE \"stagemill number\" = $3"
+            )
+        };
         let params: [Param<'_>; 10] = [
             (&chunk.run, Type::INT8),
             (&chunk.id, Type::INT4),
@@ -75,7 +76,17 @@ pub async fn write(
             (&failure.message(), Type::TEXT),
             (&failure.server_message(), Type::TEXT),
         ];
-        connection.query(&sql, &params).await?;
+        connection.batch("SAVEPOINT stagemill").await?;
+        match connection.query(&sql(statement::FROZEN_ROW), &params).await {
+            Ok(_) => {}
+            // What json takes is more than what jsonb takes ("\\u0000").
+            Err(refused) if refused.class.is_of_rows() => {
+                connection.batch("ROLLBACK TO SAVEPOINT stagemill").await?;
+                connection.query(&sql(&statement::row_of_texts(mapping)), &params).await?;
+            }
+            Err(failure) => return Err(failure),
+        }
+        connection.batch("RELEASE SAVEPOINT stagemill").await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The staged rows of a chunk: the list that the rest of the statement works on.
 
 use super::{S, Source, changes, column_alias, key_alias};
-use crate::{chunk::Range, ident::Ident, job::StageRows, mapping::Mapping, table::Leaf};
+use crate::{chunk::Range, ident::{self, Ident}, job::StageRows, mapping::Mapping, table::Leaf};
 
 /// The chunk's frozen list: its rows, numbered, while the bad ones are looked for. It goes away with the transaction.
 pub const FROZEN: &str = "pg_temp.\"stagemill frozen\"";
@@ -30,6 +30,17 @@ fn is_usable(mapping: &Mapping) -> Option<String> {
 /// The frozen row as jsonb, without what was added to it.
 pub const FROZEN_ROW: &str =
     "pg_catalog.to_jsonb(stage) - ARRAY['stagemill heap', 'stagemill tid', 'stagemill xmin', 'stagemill number']";
+
+/// The frozen row as jsonb, each value as text.
+pub fn row_of_texts(mapping: &Mapping) -> String {
+    let names = mapping.stage_columns.iter().map(|column| ident::literal(column.as_str()));
+    let values = mapping.stage_columns.iter().map(|column| format!("stage.{column}::pg_catalog.text"));
+    format!(
+        "pg_catalog.jsonb_object(ARRAY[{}]::pg_catalog.text[], ARRAY[{}]::pg_catalog.text[])",
+        names.collect::<Vec<_>>().join(", "),
+        values.collect::<Vec<_>>().join(", ")
+    )
+}
 
 /// The staged rows whose target key is that of a row which was set aside, of those for which a condition holds.
 pub(super) fn is_of_rejects(mapping: &Mapping, condition: &str) -> String {
