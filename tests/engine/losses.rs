@@ -243,3 +243,15 @@ async fn a_row_that_is_no_jsonb_is_set_aside_too() {
     let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "n": "stage.n::int"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10"#)).await;
     assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{:?}", summary.error);
 }
+
+#[tokio::test]
+async fn whatever_code_a_trigger_raises_its_row_is_set_aside() {
+    for code in ["P0001", "55000", "42501", "22000", "XX000", "0A000", "57014", "53100", "28000", "21000", "2D000", "ABCDE"] {
+        let database = Database::with(&format!(
+            "{TABLES} CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 7 THEN RAISE EXCEPTION 'not 7' USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )).await;
+        let summary = database.run(&spec("upsert", PLAIN, r#", "on_bad_row": "quarantine", "max_rejects": 10, "retry": {"attempts": 2, "rounds": 2}"#)).await;
+        assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{code}: {:?}", summary.error);
+    }
+}

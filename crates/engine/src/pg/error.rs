@@ -16,7 +16,13 @@ pub fn failure(error: &Error) -> Failure {
 
 fn server_failure(db: &DbError) -> Failure {
     let code = db.code().code();
-    let class = Class::of_sqlstate(code);
+    let class = match Class::of_sqlstate(code) {
+        // Whoever raises an error in a trigger chooses its code for his own reasons: only what asks for another try is taken at its word.
+        class if is_raised(db) && !class.is_of_rows() && !matches!(class, Class::Contention | Class::Overloaded) => {
+            Class::BadData
+        }
+        class => class,
+    };
     let private = may_hold_values(code) || is_somebodys(db);
     let message = if private { describe(db) } else { db.message().to_owned() };
     let message = match db.hint().filter(|_| !private) {
@@ -29,13 +35,18 @@ fn server_failure(db: &DbError) -> Failure {
     Failure::from_server(class, code, message, report)
 }
 
+/// Whether a RAISE of PL/pgSQL's is where it comes from.
+fn is_raised(db: &DbError) -> bool {
+    db.routine() == Some("exec_stmt_raise")
+}
+
 /// Whether a function or trigger raised it: with any SQLSTATE, in words that can hold anything.
 fn is_somebodys(db: &DbError) -> bool {
     let code = db.code().code().get(..2).unwrap_or_default();
     // The server's own errors inside a function name its context too; those of these classes hold no values.
     let context =
         db.where_().is_some() && !["08", "25", "40", "53", "57", "58"].contains(&code) && db.code().code() != "55P03";
-    db.routine() == Some("exec_stmt_raise") || context || !is_postgresqls(code)
+    is_raised(db) || context || !is_postgresqls(code)
 }
 
 /// SQLSTATE classes whose primary message can quote a row's value, or a text that a trigger raised.
