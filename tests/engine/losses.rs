@@ -255,3 +255,10 @@ async fn whatever_code_a_trigger_raises_its_row_is_set_aside() {
         assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{code}: {:?}", summary.error);
     }
 }
+
+#[tokio::test]
+async fn a_subquery_that_gives_two_rows_is_said_so() {
+    let database = Database::with(&format!("{TABLES} CREATE TABLE lookup (id int, x int); INSERT INTO lookup SELECT g, g FROM generate_series(20, 200) g; INSERT INTO lookup VALUES (50, 1)")).await;
+    let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "n": "(SELECT x FROM lookup l WHERE l.id = stage.id)"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10"#)).await;
+    assert!(summary.status.is_success() || summary.error.unwrap().contains("subquery"));
+}

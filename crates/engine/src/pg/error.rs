@@ -57,6 +57,7 @@ fn may_hold_values(code: &str) -> bool {
 /// An error in our words: the condition's name and the objects, never the row.
 fn describe(db: &DbError) -> String {
     let condition = match db.code().code() {
+        "21000" => "a subquery gives more than one row, or a statement would change a row twice",
         "22001" => "a value is too long for its type",
         "22003" => "a number is out of range for its type",
         "22007" | "22008" => "a date or time is not valid",
