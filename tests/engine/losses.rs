@@ -262,3 +262,15 @@ async fn a_subquery_that_gives_two_rows_is_said_so() {
     let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "n": "(SELECT x FROM lookup l WHERE l.id = stage.id)"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10"#)).await;
     assert!(summary.status.is_success() || summary.error.unwrap().contains("subquery"));
 }
+
+#[tokio::test]
+async fn the_whole_row_as_a_key_is_the_same_while_bad_rows_are_looked_for() {
+    let database = Database::with(
+        "CREATE TABLE stage (a int PRIMARY KEY, b text); INSERT INTO stage SELECT g, 'x' FROM generate_series(1, 20) g;
+         CREATE TABLE target (id text PRIMARY KEY); INSERT INTO target SELECT md5(stage::text) FROM stage;
+         CREATE TABLE child (id text REFERENCES target); INSERT INTO child SELECT md5(stage::text) FROM stage WHERE a = 7;",
+    ).await;
+    let summary = database.run(&spec("delete", r#"{"id": "md5(stage::text)"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10, "chunks": {"by": "ctid"}"#)).await;
+    assert_eq!((summary.tally.counts.deleted, summary.tally.counts.rejected), (19, 1));
+    assert_eq!(database.value("SELECT r.target_key[1] = md5(stage::text) FROM stagemill.reject r, stage WHERE stage.a = 7 AND r.retried_in IS NULL").await, "true");
+}

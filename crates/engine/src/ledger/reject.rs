@@ -12,7 +12,7 @@ use crate::{
     failure::{Class, Failure},
     mapping::Mapping,
     pg::{Connection, Param},
-    statement::{self, FROZEN},
+    statement,
 };
 
 /// A row to be set aside.
@@ -61,7 +61,8 @@ pub async fn write(
         let sql = |row: &str| {
             format!(
                 "INSERT INTO stagemill.reject (run_id, chunk_id, staged_row, target_key, error_class, sqlstate, constraint_name, column_name, error, detail)
-                 SELECT $1, $2, {row}, $4, $5, $6, $7, $8, $9, $10 FROM {FROZEN} AS stage WHERE \"stagemill number\" = $3"
+                 SELECT $1, $2, {row}, $4, $5, $6, $7, $8, $9, $10 FROM {} WHERE \"stagemill number\" = $3",
+                statement::frozen(mapping)
             )
         };
         let params: [Param<'_>; 10] = [
@@ -77,7 +78,7 @@ pub async fn write(
             (&failure.server_message(), Type::TEXT),
         ];
         connection.batch("SAVEPOINT stagemill").await?;
-        match connection.query(&sql(statement::FROZEN_ROW), &params).await {
+        match connection.query(&sql("pg_catalog.to_jsonb(stage)"), &params).await {
             Ok(_) => {}
             // What json takes is more than what jsonb takes ("\\u0000").
             Err(refused) if refused.class.is_of_rows() => {
@@ -95,7 +96,11 @@ pub async fn write(
 async fn key(connection: &Connection, mapping: &Mapping, number: i64) -> Result<Option<Vec<String>>, Failure> {
     connection.batch("SAVEPOINT stagemill").await?;
     let keys = statement::key_texts(mapping);
-    let sql = format!("SELECT ARRAY[{}] FROM {FROZEN} AS stage WHERE \"stagemill number\" = $1", keys.join(", "));
+    let sql = format!(
+        "SELECT ARRAY[{}] FROM {} WHERE \"stagemill number\" = $1",
+        keys.join(", "),
+        statement::frozen(mapping)
+    );
     let key = match connection.query_one(&sql, &[(&number, Type::INT8)]).await {
         Ok(row) => row.get::<_, Vec<Option<String>>>(0).into_iter().collect(),
         Err(failure) if failure.class.is_of_rows() => None,

@@ -27,9 +27,12 @@ fn is_usable(mapping: &Mapping) -> Option<String> {
     mapping.changes.as_ref().map(|rules| format!("NOT {}", changes::unusable(mapping, rules)))
 }
 
-/// The frozen row as jsonb, without what was added to it.
-pub const FROZEN_ROW: &str =
-    "pg_catalog.to_jsonb(stage) - ARRAY['stagemill heap', 'stagemill tid', 'stagemill xmin', 'stagemill number']";
+/// The frozen list, to read from, each row beside `stage`: the staged row and nothing more, since an expression may take it whole.
+pub fn frozen(mapping: &Mapping) -> String {
+    let columns = mapping.stage_columns.iter().enumerate();
+    let columns: Vec<String> = columns.map(|(n, column)| format!("f.{} AS {column}", column_alias(n))).collect();
+    format!("{FROZEN} AS f CROSS JOIN LATERAL (SELECT {}) AS stage", columns.join(", "))
+}
 
 /// The frozen row as jsonb, each value as text.
 pub fn row_of_texts(mapping: &Mapping) -> String {
@@ -103,9 +106,10 @@ fn list(mapping: &Mapping, source: Source<'_>, columns: &[String]) -> String {
             range.from_clause(&mapping.stage),
             chunk_condition(mapping, range),
         ),
-        Source::AllFrozen => format!("{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {FROZEN} AS stage\n)"),
+        Source::AllFrozen => format!("{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {}\n)", frozen(mapping)),
         Source::Frozen(first, last) => format!(
-            "{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {FROZEN} AS stage\nWHERE stage.{NUMBER} BETWEEN {first} AND {last}\n)"
+            "{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {}\nWHERE {NUMBER} BETWEEN {first} AND {last}\n)",
+            frozen(mapping)
         ),
     }
 }
@@ -122,7 +126,10 @@ pub fn freeze(mapping: &Mapping, range: &Range) -> String {
         Some(rules) => changes::number(mapping, rules),
         None => "pg_catalog.row_number() OVER ()".to_owned(),
     };
-    let columns: Vec<String> = mapping.stage_columns.iter().map(|column| format!("stage.{column}")).collect();
+    // Under names of ours: an expression may name a column without its table.
+    let columns = mapping.stage_columns.iter().enumerate();
+    let columns: Vec<String> =
+        columns.map(|(n, column)| format!("stage.{column} AS {}", column_alias(n))).collect();
     format!(
         "SET CONSTRAINTS ALL IMMEDIATE;\nCREATE TEMPORARY TABLE {} ON COMMIT DROP AS\nSELECT {}{place}, {number} AS {NUMBER}\nFROM {}\nWHERE {};\nCREATE INDEX ON {FROZEN} ({NUMBER});\nANALYZE {FROZEN}",
         Ident::exact("stagemill frozen"),
