@@ -29,12 +29,20 @@ async fn in_transaction(work: Work<'_>) -> Result<Done, Failure> {
     refuse_contradictions(work).await?;
 
     let superseded = i64::try_from(staged - numbers.len()).unwrap_or(i64::MAX);
-    let before = ledger::reject::open(connection, chunk.run).await?;
+    // As far as it is known now, so that the search ends in time; it is counted again before anything is set aside.
+    let before = ledger::reject::count(connection, chunk.run).await?;
     let allowed = mapping.reject_limit.unwrap_or(0) - before;
     let mut search = Search { work, numbers, allowed, rejected: Vec::new(), counts: Counts::default() };
     Box::pin(search.among(0, search.numbers.len(), true)).await?;
 
     let Search { rejected, mut counts, .. } = search;
+    if !rejected.is_empty() {
+        let limit = mapping.reject_limit.unwrap_or(0);
+        let before = ledger::reject::open(connection, chunk.run).await?;
+        if before + i64::try_from(rejected.len()).unwrap_or(i64::MAX) > limit {
+            return Err(too_many(limit, &rejected));
+        }
+    }
     counts.rejected = i64::try_from(rejected.len()).unwrap_or(i64::MAX);
     counts.staged += counts.rejected + superseded;
     counts.skipped += superseded;
