@@ -274,3 +274,16 @@ async fn the_whole_row_as_a_key_is_the_same_while_bad_rows_are_looked_for() {
     assert_eq!((summary.tally.counts.deleted, summary.tally.counts.rejected), (19, 1));
     assert_eq!(database.value("SELECT r.target_key[1] = md5(stage::text) FROM stagemill.reject r, stage WHERE stage.a = 7 AND r.retried_in IS NULL").await, "true");
 }
+
+#[tokio::test]
+async fn rejects_are_found_in_time_without_hash_joins() {
+    let database = Database::with("CREATE TABLE target (id int PRIMARY KEY, n int CHECK (n <> 13)); CREATE TABLE stage (id int PRIMARY KEY, n int); INSERT INTO stage SELECT g, CASE WHEN g % 300 = 0 THEN 13 ELSE 1 END FROM generate_series(1, 60000) g;").await;
+    let spec = spec("upsert", PLAIN, r#", "on_bad_row": "quarantine", "max_rejects": 1000, "session": {"enable_hashjoin": "off", "enable_mergejoin": "off"}"#);
+    let summary = database.run(&spec).await;
+    assert_eq!(summary.tally.counts.rejected, 200);
+    database.execute("UPDATE stage SET n = 1 WHERE n = 13").await;
+    let started = Instant::now();
+    let summary = retry(&database).await;
+    assert_eq!(summary.status, Status::Complete);
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}

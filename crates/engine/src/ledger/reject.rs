@@ -116,16 +116,18 @@ async fn key(connection: &Connection, mapping: &Mapping, number: i64) -> Result<
 /// What the server or the connection says.
 pub async fn take(connection: &Connection, mapping: &Mapping, chunk: &Claimed) -> Result<i64, Failure> {
     let sql = format!(
-        "WITH taken AS (
+        "WITH found AS MATERIALIZED (
+             {}),
+         taken AS (
              UPDATE stagemill.reject r SET retried_in = $2
-             WHERE r.run_id = $1 AND r.retried_in IS NULL AND r.chunk_id <> $2 AND {}
+             WHERE r.run_id = $1 AND r.retried_in IS NULL AND r.chunk_id <> $2 AND COALESCE(r.target_key IN (SELECT key FROM found), false)
              RETURNING r.chunk_id),
          by_chunk AS (SELECT chunk_id, pg_catalog.count(*) AS n FROM taken GROUP BY chunk_id),
          moved AS (
              UPDATE stagemill.chunk c SET staged = c.staged - b.n, rejected = c.rejected - b.n
              FROM by_chunk b WHERE c.run_id = $1 AND c.chunk_id = b.chunk_id)
          SELECT pg_catalog.count(*) FROM taken",
-        statement::is_staged(mapping)
+        statement::keys_of_rejects(mapping, "run_id = $1 AND retried_in IS NULL")
     );
     let row = connection.query_one(&sql, &[(&chunk.run, Type::INT8), (&chunk.id, Type::INT4)]).await?;
     Ok(row.get(0))

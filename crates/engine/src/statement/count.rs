@@ -163,8 +163,7 @@ fn lies_in(mapping: &Mapping, range: &Range) -> String {
     match range {
         Range::Blocks { leaf, .. } => format!("stage.tableoid = {}::pg_catalog.oid AND {predicate}", leaf.oid),
         Range::Rejects { run, .. } => {
-            let open = staged::is_of_rejects(mapping, &format!("run_id = {run} AND retried_in IS NULL"));
-            format!("COALESCE({open}, false)")
+            staged::is_of_rejects(mapping, &format!("run_id = {run} AND retried_in IS NULL"))
         }
         _ => format!("COALESCE({predicate}, false)"),
     }

@@ -48,19 +48,25 @@ pub fn row_of_texts(mapping: &Mapping) -> String {
 /// The staged rows whose target key is that of a row which was set aside, of those for which a condition holds.
 pub(super) fn is_of_rejects(mapping: &Mapping, condition: &str) -> String {
     let values: Vec<String> = (1..=mapping.key.len()).map(|n| format!("target_key[{n}]")).collect();
+    // No join of the planner's: the run may have its hash joins turned off, and the stage is large.
     format!(
-        "({}) IN (SELECT {} FROM stagemill.reject WHERE target_key IS NOT NULL AND {condition})",
+        "COALESCE(({}) IN (SELECT {} FROM stagemill.reject WHERE target_key IS NOT NULL AND {condition}), false)",
         key_texts(mapping).join(", "),
         values.join(", ")
     )
 }
 
-/// The condition that a row which was set aside, `r`, is in the stage.
-pub fn is_staged(mapping: &Mapping) -> String {
-    let mut conditions = vec![format!("ARRAY[{}] = r.target_key", key_texts(mapping).join(", "))];
+/// The target keys, as they are kept, of the staged rows that were set aside, of those for which a condition holds.
+pub fn keys_of_rejects(mapping: &Mapping, condition: &str) -> String {
+    let mut conditions = vec![is_of_rejects(mapping, condition)];
     conditions.extend(is_usable(mapping));
     conditions.extend(mapping.row_conditions());
-    format!("EXISTS (SELECT FROM {} AS stage WHERE {})", mapping.stage, conditions.join(" AND "))
+    format!(
+        "SELECT DISTINCT ARRAY[{}] AS key FROM {} AS stage WHERE {}",
+        key_texts(mapping).join(", "),
+        mapping.stage,
+        conditions.join(" AND ")
+    )
 }
 
 /// The target key of a staged row as the server writes it, in the way in which keys of rows that were set aside are kept.
