@@ -287,3 +287,16 @@ async fn rejects_are_found_in_time_without_hash_joins() {
     assert_eq!(summary.status, Status::Complete);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }
+
+#[tokio::test]
+async fn a_row_whose_key_is_bad_does_not_keep_others_from_their_second_try() {
+    let database = Database::with(
+        "CREATE TABLE target (id int PRIMARY KEY, parent int REFERENCES target);
+         CREATE TABLE stage (id text, parent int); INSERT INTO stage SELECT g, CASE WHEN g <= 5 THEN 19 END FROM generate_series(1, 20) g;",
+    ).await;
+    let spec = spec("upsert", r#"{"id": "CAST(stage.id AS int)", "parent": "stage.parent"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10, "chunks": {"by": "ctid", "rows": 1000}"#);
+    let answer = database.planned(&spec, "me").await;
+    database.execute("UPDATE stage SET id = 'bad' WHERE id = '20'").await;
+    let summary = database.drive(answer).await;
+    assert!(matches!(summary.status, Status::CompleteWithRejects | Status::SourceChanged), "{:?} {:?}", summary.status, summary.error);
+}

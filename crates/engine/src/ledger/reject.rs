@@ -189,6 +189,9 @@ pub async fn list(connection: &Connection, run: i64, limit: i64) -> Result<Vec<L
 pub async fn may_fit_now(connection: &Connection, run: i64) -> Result<bool, Failure> {
     let sql = "SELECT EXISTS (SELECT FROM stagemill.reject WHERE run_id = $1 AND retried_in IS NULL AND target_key IS NOT NULL
                               AND sqlstate IN ('23503', '23505', '23P01'))
+                      -- A key that can't be computed would fail the search for all others.
+                      AND NOT EXISTS (SELECT FROM stagemill.reject WHERE run_id = $1 AND retried_in IS NULL AND target_key IS NULL
+                                      AND error_class = 'BadData' AND sqlstate IS NOT NULL)
                       AND NOT EXISTS (SELECT FROM stagemill.chunk WHERE run_id = $1 AND kind = 'rejects')";
     Ok(connection.query_one(sql, &[(&run, Type::INT8)]).await?.get(0))
 }
