@@ -300,3 +300,18 @@ async fn a_row_whose_key_is_bad_does_not_keep_others_from_their_second_try() {
     let summary = database.drive(answer).await;
     assert!(matches!(summary.status, Status::CompleteWithRejects | Status::SourceChanged), "{:?} {:?}", summary.status, summary.error);
 }
+
+#[tokio::test]
+async fn a_target_row_that_is_deleted_meanwhile_is_not_unchanged() {
+    for (operation, more, extra) in [("upsert", r#", "skip_unchanged": true"#, ""), ("changes", r#", "changes": {"operation": "op", "order": "seq", "guard": "seq"}"#, "ALTER TABLE target ADD seq int; ALTER TABLE stage ADD seq int DEFAULT 1, ADD op text DEFAULT 'U'")] {
+        let database = Database::with(&format!("{TABLES} INSERT INTO target SELECT id, 0 FROM stage; {extra}")).await;
+        let answer = database.planned(&spec(operation, PLAIN, &format!(r#"{more}, "chunks": {{"by": "key", "rows": 1000}}"#)), "me").await;
+        let other = database.another_connection().await;
+        other.batch("BEGIN; DELETE FROM target WHERE id = 5").await.unwrap();
+        let (summary, ()) = tokio::join!(database.drive(answer), async {
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            other.batch("COMMIT").await.unwrap();
+        });
+        assert_eq!(database.value("SELECT count(*) FROM target WHERE n = 1").await, "200", "{operation}");
+    }
+}

@@ -24,6 +24,8 @@ pub struct Found {
     pub deletes: i64,
     /// Rows to write whose key the target did not have, where that is counted.
     pub missing: i64,
+    /// Rows to write that the target has and that are not to be updated, where that is counted: refused by the guard, or unchanged.
+    pub kept: i64,
     /// Rows to write that the guard refused as older than what the target has.
     pub stale: i64,
     /// Deletes that the guard refused because the target has just this change.
@@ -71,20 +73,17 @@ pub fn contradiction(mapping: &Mapping, found: &Found) -> Option<Failure> {
 fn count(mapping: &Mapping, found: &Found) -> Counts {
     let Found { staged, inserted, updated, deleted, .. } = *found;
     let counts = Counts { staged, inserted, updated, deleted, ..Counts::default() };
-    // Rows that are to be written, and those of them that the target had.
-    let written = staged - found.superseded - found.deletes;
     let counted = mapping.skip_unchanged || mapping.changes.as_ref().is_some_and(|rules| rules.guard.is_some());
-    let left = if counted { written - found.missing - updated } else { 0 };
     match mapping.operation {
         Operation::Insert if mapping.existing == Existing::Skip => Counts { skipped: staged - inserted, ..counts },
         Operation::Insert | Operation::Sql => counts,
-        Operation::Update if counted => Counts { skipped: found.missing, unchanged: left, ..counts },
+        Operation::Update if counted => Counts { skipped: found.missing, unchanged: found.kept, ..counts },
         Operation::Update => Counts { skipped: staged - updated, ..counts },
-        Operation::Upsert => Counts { unchanged: left, ..counts },
+        Operation::Upsert => Counts { unchanged: found.kept, ..counts },
         Operation::Delete => Counts { skipped: staged - deleted, ..counts },
         Operation::Changes => Counts {
             skipped: found.superseded + found.stale + (found.deletes - deleted - found.same),
-            unchanged: left - found.stale + found.same,
+            unchanged: found.kept - found.stale + found.same,
             ..counts
         },
     }
@@ -185,15 +184,21 @@ mod tests {
                 Found { inserted: 2, updated: 3, duplicates: 1, ..found },
                 Err(Class::DuplicateKeys),
             ),
-            (skipping(Operation::Upsert), Found { inserted: 2, missing: 2, updated: 1, ..found }, Ok((0, 2))),
+            (skipping(Operation::Upsert), Found { inserted: 2, missing: 2, updated: 1, kept: 2, ..found }, Ok((0, 2))),
+            // A row that was there, and was deleted meanwhile.
             (
                 skipping(Operation::Upsert),
-                Found { inserted: 1, missing: 2, updated: 1, ..found },
+                Found { inserted: 2, missing: 2, updated: 1, kept: 1, ..found },
+                Err(Class::Contention),
+            ),
+            (
+                skipping(Operation::Upsert),
+                Found { inserted: 1, missing: 2, updated: 1, kept: 2, ..found },
                 Err(Class::Contention),
             ),
             (mapping(Operation::Update), Found { updated: 3, ..found }, Ok((2, 0))),
             (mapping(Operation::Update), Found { updated: 6, ..found }, Err(Class::Contention)),
-            (skipping(Operation::Update), Found { updated: 1, missing: 3, ..found }, Ok((3, 1))),
+            (skipping(Operation::Update), Found { updated: 1, missing: 3, kept: 1, ..found }, Ok((3, 1))),
             (mapping(Operation::Insert), Found { inserted: 4, ..found }, Ok((1, 0))),
             (strict.clone(), Found { inserted: 5, ..found }, Ok((0, 0))),
             (strict, Found { inserted: 4, ..found }, Err(Class::Contention)),
@@ -214,7 +219,7 @@ mod tests {
         let counts = account(&changes(false), &found).unwrap();
         assert_eq!((counts.skipped, counts.unchanged, counts.written()), (4, 0, 6));
         // With a guard: of three target rows one is newer than its change, one has just this change.
-        let guarded = Found { missing: 2, updated: 1, stale: 1, ..found };
+        let guarded = Found { missing: 2, updated: 1, kept: 2, stale: 1, ..found };
         let counts = account(&changes(true), &guarded).unwrap();
         assert_eq!((counts.skipped, counts.unchanged, counts.written()), (5, 1, 4));
         let same_delete = Found { deleted: 0, same: 1, ..guarded };

@@ -18,6 +18,7 @@ const S: &str = "\"stagemill staged\"";
 const R: &str = "\"stagemill ranked\"";
 const W: &str = "\"stagemill newest\"";
 const N: &str = "\"stagemill missing\"";
+const K: &str = "\"stagemill kept\"";
 const U: &str = "\"stagemill updated\"";
 const I: &str = "\"stagemill inserted\"";
 const X: &str = "\"stagemill deleted\"";
@@ -44,7 +45,7 @@ pub fn of_chunk(mapping: &Mapping, range: &Range) -> Vec<String> {
 }
 
 /// The columns of the one row that [`apply`] returns, each a bigint: what an operation does not have is 0.
-pub const FOUND: [&str; 12] = [
+pub const FOUND: [&str; 13] = [
     "staged",
     "superseded",
     "unusable",
@@ -52,6 +53,7 @@ pub const FOUND: [&str; 12] = [
     "duplicates",
     "deletes",
     "missing",
+    "kept",
     "stale",
     "same",
     "inserted",
@@ -84,6 +86,8 @@ pub fn apply(mapping: &Mapping, source: Source<'_>) -> String {
     if counts_missing {
         with.push(format!("{N} AS MATERIALIZED (\n{}\n)", write::missing(mapping, rows, &written)));
         found.set("missing", count(N));
+        with.push(format!("{K} AS (\n{}\n)", write::kept(mapping, rows, &written)));
+        found.set("kept", count(K));
     }
     if mapping.operation.deletes() {
         let deletes = if mapping.changes.is_some() { changes::IS_DELETE } else { "true" };

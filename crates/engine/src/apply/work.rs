@@ -212,6 +212,7 @@ fn found(row: &Row) -> Found {
         duplicates: row.get("duplicates"),
         deletes: row.get("deletes"),
         missing: row.get("missing"),
+        kept: row.get("kept"),
         stale: row.get("stale"),
         same: row.get("same"),
         inserted: row.get("inserted"),

@@ -19,6 +19,20 @@ pub(super) fn missing(mapping: &Mapping, rows: &str, condition: &str) -> String 
     )
 }
 
+/// The rows of a list whose key the target has, and which an update does not change. Counted and not what is left over: a row that was there and
+/// is deleted meanwhile is no such row.
+pub(super) fn kept(mapping: &Mapping, rows: &str, condition: &str) -> String {
+    let changes = mapping.guard().map(changes::is_newer).into_iter().chain(differs(mapping));
+    let changes: Vec<String> = changes.collect();
+    format!(
+        "SELECT 1 FROM {}\nJOIN {} AS target ON {}\nWHERE {}",
+        sorted(&format!("SELECT * FROM {rows} WHERE {condition}"), mapping),
+        mapping.target,
+        same_key(mapping, "target", ROWS),
+        if changes.is_empty() { "false".to_owned() } else { format!("NOT ({})", changes.join(" AND ")) },
+    )
+}
+
 pub(super) fn update(mapping: &Mapping, rows: &str, condition: &str) -> String {
     let set = mapping.assignments.iter().filter_map(|a| Some(format!("{} = (\n{}\n)", a.column, a.update.as_ref()?)));
     let mut conditions = vec![same_key(mapping, "target", ROWS)];
