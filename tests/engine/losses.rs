@@ -315,3 +315,14 @@ async fn a_target_row_that_is_deleted_meanwhile_is_not_unchanged() {
         assert_eq!(database.value("SELECT count(*) FROM target WHERE n = 1").await, "200", "{operation}");
     }
 }
+
+#[tokio::test]
+async fn children_before_their_parents_in_a_chunk_with_a_bad_row_are_no_rejects() {
+    let database = Database::with(
+        "CREATE TABLE target (id int PRIMARY KEY, parent int REFERENCES target, n int CHECK (n <> 13));
+         CREATE TABLE stage (id int PRIMARY KEY, parent int, n int); INSERT INTO stage SELECT g, CASE WHEN g <= 50 THEN 101 - g END, g + 100 FROM generate_series(1, 100) g;
+         UPDATE stage SET n = 13 WHERE id = 70;",
+    ).await;
+    let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "parent": "stage.parent", "n": "stage.n"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 2, "chunks": {"by": "key", "rows": 1000}"#)).await;
+    assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 2));
+}

@@ -14,6 +14,9 @@ use crate::{
     statement::{self, FROZEN, Source},
 };
 
+/// No more rows than this are kept waiting in a chunk: one in which all are bad is to be given up in time.
+const MOST_WAITING: usize = 1_000;
+
 /// Applies a chunk that holds bad rows. `None` when it went to another worker, or the run is being closed.
 pub(super) async fn apply(work: Work<'_>) -> Result<Option<Done>, Failure> {
     work::transaction(work, async |work| in_transaction(work).await).await
@@ -32,8 +35,9 @@ async fn in_transaction(work: Work<'_>) -> Result<Done, Failure> {
     // As far as it is known now, so that the search ends in time; it is counted again before anything is set aside.
     let before = ledger::reject::count(connection, chunk.run).await?;
     let allowed = mapping.reject_limit.unwrap_or(0) - before;
-    let mut search = Search { work, numbers, allowed, rejected: Vec::new(), counts: Counts::default() };
+    let mut search = Search { work, numbers, allowed, waiting: Vec::new(), rejected: Vec::new(), counts: Counts::default() };
     Box::pin(search.among(0, search.numbers.len(), true)).await?;
+    search.again().await?;
 
     let Search { rejected, mut counts, .. } = search;
     if !rejected.is_empty() {
@@ -73,6 +77,8 @@ struct Search<'a> {
     numbers: Vec<i64>,
     /// So many more rows may be set aside.
     allowed: i64,
+    /// Rows that may want others, which come later.
+    waiting: Vec<(usize, Failure)>,
     rejected: Vec<Rejected>,
     counts: Counts,
 }
@@ -91,6 +97,10 @@ impl Search<'_> {
                     self.counts += counts;
                     return Ok(false);
                 }
+                Err(failure) if alone && may_fit_later(&failure) && self.waiting.len() < MOST_WAITING => {
+                    self.waiting.push((first, failure));
+                    return Ok(true);
+                }
                 Err(failure) if alone => {
                     self.set_aside(first, failure)?;
                     return Ok(true);
@@ -102,6 +112,25 @@ impl Search<'_> {
         let in_first_half = Box::pin(self.among(first, middle, false)).await?;
         Box::pin(self.among(middle, end, !in_first_half)).await?;
         Ok(true)
+    }
+
+    /// Tries rows again that may have wanted others, until that gets no more of them in: as a whole the chunk had its children and their parents
+    /// at one time.
+    async fn again(&mut self) -> Result<(), Failure> {
+        let mut before = usize::MAX;
+        while !self.waiting.is_empty() && self.waiting.len() < before {
+            before = self.waiting.len();
+            for (at, _) in std::mem::take(&mut self.waiting) {
+                match self.attempt(at, at + 1).await? {
+                    Ok(counts) => self.counts += counts,
+                    Err(failure) => self.waiting.push((at, failure)),
+                }
+            }
+        }
+        for (at, failure) in std::mem::take(&mut self.waiting) {
+            self.set_aside(at, failure)?;
+        }
+        Ok(())
     }
 
     /// Applies rows in a savepoint. A failure that no row is to blame for is the outer error.
@@ -129,6 +158,11 @@ impl Search<'_> {
         }
         Err(too_many(self.work.mapping.reject_limit.unwrap_or(0), &self.rejected))
     }
+}
+
+/// A foreign key without its row, or a value that another row has still.
+fn may_fit_later(failure: &Failure) -> bool {
+    matches!(failure.sqlstate.as_deref(), Some("23503" | "23505" | "23P01"))
 }
 
 fn too_many(limit: i64, rejected: &[Rejected]) -> Failure {
