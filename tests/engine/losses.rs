@@ -3,10 +3,18 @@
 use std::time::{Duration, Instant};
 
 use stagemill_engine::{
-    failure::Class, job::Job, ledger::summary::Summary, outcome::Status, pg::{Server, Trust}, resume, skip,
+    apply::{self, Stop, Worker},
+    failure::Class,
+    job::Job,
+    ledger::{self, summary::Summary},
+    local::{Driver, Ended},
+    outcome::Status,
+    pg::{Server, Trust},
+    plan::{self, DeadRun, Start, Started},
+    record, resume, skip,
 };
 
-use crate::database::{Database, job, shared};
+use crate::database::{Database, job};
 
 fn spec(operation: &str, columns: &str, rest: &str) -> Job {
     job(&format!(
@@ -29,7 +37,11 @@ async fn retry(database: &Database) -> Summary {
 async fn a_chunks_statement_timeout_says_nothing_about_the_counts_at_the_end() {
     let database = Database::with(TABLES).await;
     database.execute("CREATE FUNCTION slow(n int) RETURNS boolean LANGUAGE plpgsql COST 1 AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN true; END $$").await;
-    let mut spec = spec("upsert", PLAIN, r#", "verify": "count", "chunks": {"by": "sql", "query": "SELECT g, g + 49 FROM generate_series(1, 151, 50) g"}, "session": {"statement_timeout": "1500ms"}"#);
+    let mut spec = spec(
+        "upsert",
+        PLAIN,
+        r#", "verify": "count", "chunks": {"by": "sql", "query": "SELECT g, g + 49 FROM generate_series(1, 151, 50) g"}, "session": {"statement_timeout": "1500ms"}"#,
+    );
     spec.stage.filter = Some("slow(stage.n)".into());
     let summary = database.run(&spec).await;
     assert_eq!(summary.status, Status::Complete, "{:?}", summary.error);
@@ -46,6 +58,7 @@ async fn a_stage_is_not_truncated_when_a_row_that_was_taken_has_become_one_that_
         CREATE TRIGGER late AFTER INSERT ON target FOR EACH ROW WHEN (NEW.id = 200) EXECUTE FUNCTION late()").await;
     let summary = database.drive(answer).await;
     assert_eq!(database.value("SELECT n FROM stage WHERE id = 3").await, "5000");
+    assert!(summary.error.unwrap().contains("1 of its rows are not of this run"));
 }
 
 #[tokio::test]
@@ -62,16 +75,14 @@ async fn a_stage_is_not_truncated_when_a_policy_hides_rows_of_it() {
     let server = Server::new(config, &Trust::System).unwrap();
     let connection = server.connect("test").await.unwrap();
     let spec = spec("upsert", PLAIN, r#", "stage_rows": "truncate""#);
-    let start = stagemill_engine::plan::Start { owner: "me", trigger_id: None, job: &spec, dead: stagemill_engine::plan::DeadRun::Keep };
-    let started = stagemill_engine::plan::start(&connection, &start).await;
-    if let Ok(stagemill_engine::plan::Started::Run(answer)) = started {
-        let (_keep, stop) = tokio::sync::watch::channel(false);
-        let report: &(dyn Fn(stagemill_engine::apply::Report<'_>) + Sync) = &|_| {};
-        let driver = stagemill_engine::local::Driver { server: &server, worker: "me", stop, report };
-        let ended = driver.run(answer).await;
-    }
+    let start = Start { owner: "me", trigger_id: None, job: &spec, dead: DeadRun::Keep };
+    let Started::Run(answer) = plan::start(&connection, &start).await.unwrap() else { panic!() };
+    let (_keep, stop) = tokio::sync::watch::channel(false);
+    let driver = Driver { server: &server, worker: "me", stop, report: &|_| {} };
+    let Ended::Closed(summary) = driver.run(answer).await.unwrap() else { panic!() };
+    assert_eq!(summary.status, Status::Incomplete);
+    assert!(summary.error.unwrap().contains("row-level security"));
     assert_eq!(database.value("SELECT count(*) FROM stage WHERE id > 150").await, "50");
-    let _ = shared();
 }
 
 #[tokio::test]
@@ -81,43 +92,42 @@ async fn a_stage_is_not_truncated_when_rows_of_it_were_skipped_by_hand() {
     let spec = spec("upsert", PLAIN, r#", "stage_rows": "truncate", "chunks": {"by": "key", "rows": 50}"#);
     let summary = database.run(&spec).await;
     assert_eq!(summary.status, Status::Incomplete);
-    let failed: i32 = database.value("SELECT chunk_id FROM stagemill.chunk WHERE state = 'PROCESSED_WITH_ERROR'").await.parse().unwrap();
+    let failed: i32 = database
+        .value("SELECT chunk_id FROM stagemill.chunk WHERE state = 'PROCESSED_WITH_ERROR'")
+        .await
+        .parse()
+        .unwrap();
     skip::chunks(&database.connection, 1, &[failed]).await.unwrap();
     let answer = resume::run(&database.connection, 1, "again", false).await.unwrap();
-    let summary = database.drive(answer).await;
-    assert_eq!(database.value("SELECT count(*) FROM stage WHERE NOT EXISTS (SELECT FROM target t WHERE t.id = stage.id)").await, "50");
+    let error = database.drive(answer).await.error.unwrap();
+    assert!(error.contains("it holds 50 rows of chunk") && error.contains("skipped by hand"), "{error}");
+    assert_eq!(
+        database
+            .value("SELECT count(*) FROM stage WHERE NOT EXISTS (SELECT FROM target t WHERE t.id = stage.id)")
+            .await,
+        "50"
+    );
 }
 
 #[tokio::test]
 async fn a_change_of_a_subtransaction_that_was_open_at_planning_is_seen() {
-    for truncate in [true, false] {
+    for rows in ["keep", "truncate"] {
         let database = Database::with(TABLES).await;
-        let rows = if truncate { r#", "stage_rows": "truncate""# } else { "" };
         let writer = database.another_connection().await;
         writer.batch("BEGIN; SAVEPOINT a; UPDATE stage SET n = 7 WHERE id = 5; RELEASE a").await.unwrap();
-        database.execute("CREATE TABLE any_other_transaction ()").await;
-        let spec = spec("upsert", PLAIN, rows);
-        let answer = database.planned(&spec, "me").await;
-        let server = database.server();
-        let committed = tokio::spawn(async move {
-            let connection = server.connect("test").await.unwrap();
-            for _ in 0..200 {
-                let row = connection.query_one("SELECT count(*) FROM target", &[]).await.unwrap();
-                if row.get::<_, i64>(0) == 200 { break }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            writer.batch("COMMIT").await.unwrap();
-        });
-        if !truncate {
-            // Without the lock nothing waits for the writer.
-            database.execute("CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$").await;
+        // A newer one that has ended, of which a row is staged: both lie between the snapshot's bounds.
+        database.execute("INSERT INTO stage VALUES (300, 1)").await;
+        let answer = database.planned(&spec("upsert", PLAIN, &format!(r#", "stage_rows": "{rows}""#)), "me").await;
+        let connection = database.another_connection().await;
+        let run = ledger::run::load(&connection, 1).await.unwrap();
+        for item in &answer.items {
+            let worker = Worker { connection: &connection, run: &run, name: "me" };
+            assert_eq!(apply::item(worker, item, &Stop::default(), &|_| {}).await.unwrap(), Vec::<i32>::new());
         }
-        let summary = database.drive(answer).await;
-        committed.await.unwrap();
-        assert_eq!(database.value("SELECT n FROM target WHERE id = 5").await, "1");
-        if truncate {
-            assert_eq!(database.value("SELECT n FROM stage WHERE id = 5").await, "7", "nobody took it");
-        }
+        writer.batch("COMMIT").await.unwrap();
+        let closed = record::round(&connection, 1, 1).await.unwrap().closed.unwrap();
+        assert_eq!((closed.status, closed.new_rows), (Status::SourceChanged, Some(1)), "{rows}");
+        assert_eq!(database.value("SELECT n FROM stage WHERE id = 5").await, "7", "nobody took it");
     }
 }
 
@@ -155,8 +165,8 @@ async fn own_ranges_are_compared_in_the_columns_collation() {
     let database = Database::with(tables).await;
     let overlapping = spec("upsert", columns, r#", "chunks": {"by": "sql", "query": "VALUES ('A', 'Z'), ('a', 'z')"}"#);
     let planned = database.plan(&overlapping, "me").await;
-    if let Ok(stagemill_engine::plan::Started::Run(answer)) = planned {
-        let summary = database.drive(answer).await;
+    if let Ok(Started::Run(answer)) = planned {
+        database.drive(answer).await;
     }
     assert_eq!(database.value("SELECT count(*) FROM target WHERE n > 1").await, "0", "applied twice");
     let database = Database::with(tables).await;
@@ -167,14 +177,19 @@ async fn own_ranges_are_compared_in_the_columns_collation() {
 
 #[tokio::test]
 async fn a_watermark_that_nothing_can_exceed_is_refused() {
-    for (column, poison, next) in [("loaded timestamptz", "'infinity'", "now()"), ("loaded text", "'NaN'", "'7'"), ("loaded numeric", "'NaN'", "7"), ("loaded date", "'infinity'", "'2026-11-24'")] {
+    for (column, poison, next) in [
+        ("loaded timestamptz", "'infinity'", "now()"),
+        ("loaded text", "'NaN'", "'7'"),
+        ("loaded numeric", "'NaN'", "7"),
+        ("loaded date", "'infinity'", "'2026-11-24'"),
+    ] {
         let database = Database::with(&format!("CREATE TABLE target (id int PRIMARY KEY, n int); CREATE TABLE stage (id int PRIMARY KEY, n int, {column}); INSERT INTO stage VALUES (1, 1, {poison})")).await;
         let spec = spec("upsert", PLAIN, r#", "watermark": {"column": "loaded"}"#);
         match database.plan(&spec, "one").await {
-            Ok(stagemill_engine::plan::Started::Run(answer)) => {
+            Ok(Started::Run(answer)) => {
                 database.drive(answer).await;
                 database.execute(&format!("INSERT INTO stage VALUES (2, 2, {next})")).await;
-                let summary = database.run(&spec).await;
+                database.run(&spec).await;
                 assert_eq!(database.value("SELECT count(*) FROM target WHERE id = 2").await, "1", "{column}");
             }
             other => println!("{other:?}"),
@@ -187,12 +202,15 @@ async fn an_overlap_does_not_look_ahead() {
     let database = Database::with(TABLES).await;
     let spec = spec("upsert", PLAIN, r#", "watermark": {"column": "id", "overlap": "-5"}"#);
     let planned = database.plan(&spec, "one").await;
-    if let Ok(stagemill_engine::plan::Started::Run(answer)) = planned {
+    if let Ok(Started::Run(answer)) = planned {
         database.drive(answer).await;
         database.execute("INSERT INTO stage SELECT g, 1 FROM generate_series(201, 210) g").await;
         match database.plan(&spec, "two").await {
-            Ok(stagemill_engine::plan::Started::Run(answer)) => println!("{:?}", database.drive(answer).await.status),
-            other => { println!("{other:?}"); return }
+            Ok(Started::Run(answer)) => println!("{:?}", database.drive(answer).await.status),
+            other => {
+                println!("{other:?}");
+                return;
+            }
         }
         assert_eq!(database.value("SELECT count(*) FROM target").await, "210");
     }
@@ -206,13 +224,30 @@ async fn a_mended_change_is_applied_although_another_of_its_key_is_no_change() {
              CREATE TABLE stage (id int, n text, op text, seq text); CREATE INDEX ON stage (id);
              INSERT INTO stage SELECT g, g, 'I', '2' FROM generate_series(1, 20) g;
              UPDATE stage SET n = 'x' WHERE id = 7; INSERT INTO stage VALUES (7, '5', '?', '1');",
-        ).await;
-        let spec = spec("changes", r#"{"id": "stage.id", "n": "stage.n::int"}"#, &format!(r#", "on_bad_row": "quarantine", "max_rejects": 10, "changes": {{"operation": "op", "order": "seq"}}, "stage_rows": "{keep}", "retry": {{"attempts": 2, "rounds": 2}}"#));
+        )
+        .await;
+        let spec = spec(
+            "changes",
+            r#"{"id": "stage.id", "n": "stage.n::int"}"#,
+            &format!(
+                r#", "on_bad_row": "quarantine", "max_rejects": 10, "changes": {{"operation": "op", "order": "seq"}}, "stage_rows": "{keep}", "retry": {{"attempts": 2, "rounds": 2}}"#
+            ),
+        );
         let summary = database.run(&spec).await;
-        assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 2), "{:?}", summary.error);
+        assert_eq!(
+            (summary.status, summary.tally.counts.rejected),
+            (Status::CompleteWithRejects, 2),
+            "{:?}",
+            summary.error
+        );
         database.execute("UPDATE stage SET n = '7' WHERE id = 7 AND seq = '2'").await;
         let summary = retry(&database).await;
-        assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{:?}", summary.error);
+        assert_eq!(
+            (summary.status, summary.tally.counts.rejected),
+            (Status::CompleteWithRejects, 1),
+            "{:?}",
+            summary.error
+        );
         assert_eq!(database.value("SELECT n FROM target WHERE id = 7").await, "7");
     }
 }
@@ -240,26 +275,56 @@ async fn a_row_that_is_no_jsonb_is_set_aside_too() {
         r#"CREATE TABLE target (id int PRIMARY KEY, n int); CREATE TABLE stage (id int PRIMARY KEY, n text, doc json);
            INSERT INTO stage SELECT g, g, '{}' FROM generate_series(1, 20) g; UPDATE stage SET n = 'x', doc = '{"a": "\u0000"}' WHERE id = 7"#,
     ).await;
-    let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "n": "stage.n::int"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10"#)).await;
-    assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{:?}", summary.error);
+    let summary = database
+        .run(&spec(
+            "upsert",
+            r#"{"id": "stage.id", "n": "stage.n::int"}"#,
+            r#", "on_bad_row": "quarantine", "max_rejects": 10"#,
+        ))
+        .await;
+    assert_eq!(
+        (summary.status, summary.tally.counts.rejected),
+        (Status::CompleteWithRejects, 1),
+        "{:?}",
+        summary.error
+    );
 }
 
 #[tokio::test]
 async fn whatever_code_a_trigger_raises_its_row_is_set_aside() {
-    for code in ["P0001", "55000", "42501", "22000", "XX000", "0A000", "57014", "53100", "28000", "21000", "2D000", "ABCDE"] {
+    for code in
+        ["P0001", "55000", "42501", "22000", "XX000", "0A000", "57014", "53100", "28000", "21000", "2D000", "ABCDE"]
+    {
         let database = Database::with(&format!(
             "{TABLES} CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 7 THEN RAISE EXCEPTION 'not 7' USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$;
              CREATE TRIGGER refuse BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION refuse()"
         )).await;
-        let summary = database.run(&spec("upsert", PLAIN, r#", "on_bad_row": "quarantine", "max_rejects": 10, "retry": {"attempts": 2, "rounds": 2}"#)).await;
-        assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 1), "{code}: {:?}", summary.error);
+        let summary = database
+            .run(&spec(
+                "upsert",
+                PLAIN,
+                r#", "on_bad_row": "quarantine", "max_rejects": 10, "retry": {"attempts": 2, "rounds": 2}"#,
+            ))
+            .await;
+        assert_eq!(
+            (summary.status, summary.tally.counts.rejected),
+            (Status::CompleteWithRejects, 1),
+            "{code}: {:?}",
+            summary.error
+        );
     }
 }
 
 #[tokio::test]
 async fn a_subquery_that_gives_two_rows_is_said_so() {
     let database = Database::with(&format!("{TABLES} CREATE TABLE lookup (id int, x int); INSERT INTO lookup SELECT g, g FROM generate_series(20, 200) g; INSERT INTO lookup VALUES (50, 1)")).await;
-    let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "n": "(SELECT x FROM lookup l WHERE l.id = stage.id)"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10"#)).await;
+    let summary = database
+        .run(&spec(
+            "upsert",
+            r#"{"id": "stage.id", "n": "(SELECT x FROM lookup l WHERE l.id = stage.id)"}"#,
+            r#", "on_bad_row": "quarantine", "max_rejects": 10"#,
+        ))
+        .await;
     assert!(summary.status.is_success() || summary.error.unwrap().contains("subquery"));
 }
 
@@ -270,7 +335,13 @@ async fn the_whole_row_as_a_key_is_the_same_while_bad_rows_are_looked_for() {
          CREATE TABLE target (id text PRIMARY KEY); INSERT INTO target SELECT md5(stage::text) FROM stage;
          CREATE TABLE child (id text REFERENCES target); INSERT INTO child SELECT md5(stage::text) FROM stage WHERE a = 7;",
     ).await;
-    let summary = database.run(&spec("delete", r#"{"id": "md5(stage::text)"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10, "chunks": {"by": "ctid"}"#)).await;
+    let summary = database
+        .run(&spec(
+            "delete",
+            r#"{"id": "md5(stage::text)"}"#,
+            r#", "on_bad_row": "quarantine", "max_rejects": 10, "chunks": {"by": "ctid"}"#,
+        ))
+        .await;
     assert_eq!((summary.tally.counts.deleted, summary.tally.counts.rejected), (19, 1));
     assert_eq!(database.value("SELECT r.target_key[1] = md5(stage::text) FROM stagemill.reject r, stage WHERE stage.a = 7 AND r.retried_in IS NULL").await, "true");
 }
@@ -278,7 +349,11 @@ async fn the_whole_row_as_a_key_is_the_same_while_bad_rows_are_looked_for() {
 #[tokio::test]
 async fn rejects_are_found_in_time_without_hash_joins() {
     let database = Database::with("CREATE TABLE target (id int PRIMARY KEY, n int CHECK (n <> 13)); CREATE TABLE stage (id int PRIMARY KEY, n int); INSERT INTO stage SELECT g, CASE WHEN g % 300 = 0 THEN 13 ELSE 1 END FROM generate_series(1, 60000) g;").await;
-    let spec = spec("upsert", PLAIN, r#", "on_bad_row": "quarantine", "max_rejects": 1000, "session": {"enable_hashjoin": "off", "enable_mergejoin": "off"}"#);
+    let spec = spec(
+        "upsert",
+        PLAIN,
+        r#", "on_bad_row": "quarantine", "max_rejects": 1000, "session": {"enable_hashjoin": "off", "enable_mergejoin": "off"}"#,
+    );
     let summary = database.run(&spec).await;
     assert_eq!(summary.tally.counts.rejected, 200);
     database.execute("UPDATE stage SET n = 1 WHERE n = 13").await;
@@ -294,18 +369,36 @@ async fn a_row_whose_key_is_bad_does_not_keep_others_from_their_second_try() {
         "CREATE TABLE target (id int PRIMARY KEY, parent int REFERENCES target);
          CREATE TABLE stage (id text, parent int); INSERT INTO stage SELECT g, CASE WHEN g <= 5 THEN 19 END FROM generate_series(1, 20) g;",
     ).await;
-    let spec = spec("upsert", r#"{"id": "CAST(stage.id AS int)", "parent": "stage.parent"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 10, "chunks": {"by": "ctid", "rows": 1000}"#);
+    let spec = spec(
+        "upsert",
+        r#"{"id": "CAST(stage.id AS int)", "parent": "stage.parent"}"#,
+        r#", "on_bad_row": "quarantine", "max_rejects": 10, "chunks": {"by": "ctid", "rows": 1000}"#,
+    );
     let answer = database.planned(&spec, "me").await;
     database.execute("UPDATE stage SET id = 'bad' WHERE id = '20'").await;
     let summary = database.drive(answer).await;
-    assert!(matches!(summary.status, Status::CompleteWithRejects | Status::SourceChanged), "{:?} {:?}", summary.status, summary.error);
+    assert!(
+        matches!(summary.status, Status::CompleteWithRejects | Status::SourceChanged),
+        "{:?} {:?}",
+        summary.status,
+        summary.error
+    );
 }
 
 #[tokio::test]
 async fn a_target_row_that_is_deleted_meanwhile_is_not_unchanged() {
-    for (operation, more, extra) in [("upsert", r#", "skip_unchanged": true"#, ""), ("changes", r#", "changes": {"operation": "op", "order": "seq", "guard": "seq"}"#, "ALTER TABLE target ADD seq int; ALTER TABLE stage ADD seq int DEFAULT 1, ADD op text DEFAULT 'U'")] {
+    for (operation, more, extra) in [
+        ("upsert", r#", "skip_unchanged": true"#, ""),
+        (
+            "changes",
+            r#", "changes": {"operation": "op", "order": "seq", "guard": "seq"}"#,
+            "ALTER TABLE target ADD seq int; ALTER TABLE stage ADD seq int DEFAULT 1, ADD op text DEFAULT 'U'",
+        ),
+    ] {
         let database = Database::with(&format!("{TABLES} INSERT INTO target SELECT id, 0 FROM stage; {extra}")).await;
-        let answer = database.planned(&spec(operation, PLAIN, &format!(r#"{more}, "chunks": {{"by": "key", "rows": 1000}}"#)), "me").await;
+        let answer = database
+            .planned(&spec(operation, PLAIN, &format!(r#"{more}, "chunks": {{"by": "key", "rows": 1000}}"#)), "me")
+            .await;
         let other = database.another_connection().await;
         other.batch("BEGIN; DELETE FROM target WHERE id = 5").await.unwrap();
         let (summary, ()) = tokio::join!(database.drive(answer), async {
@@ -323,6 +416,30 @@ async fn children_before_their_parents_in_a_chunk_with_a_bad_row_are_no_rejects(
          CREATE TABLE stage (id int PRIMARY KEY, parent int, n int); INSERT INTO stage SELECT g, CASE WHEN g <= 50 THEN 101 - g END, g + 100 FROM generate_series(1, 100) g;
          UPDATE stage SET n = 13 WHERE id = 70;",
     ).await;
-    let summary = database.run(&spec("upsert", r#"{"id": "stage.id", "parent": "stage.parent", "n": "stage.n"}"#, r#", "on_bad_row": "quarantine", "max_rejects": 2, "chunks": {"by": "key", "rows": 1000}"#)).await;
+    let summary = database
+        .run(&spec(
+            "upsert",
+            r#"{"id": "stage.id", "parent": "stage.parent", "n": "stage.n"}"#,
+            r#", "on_bad_row": "quarantine", "max_rejects": 2, "chunks": {"by": "key", "rows": 1000}"#,
+        ))
+        .await;
     assert_eq!((summary.status, summary.tally.counts.rejected), (Status::CompleteWithRejects, 2));
+}
+
+#[tokio::test]
+async fn two_searches_for_bad_rows_do_not_wait_for_each_other() {
+    let database = Database::with(&format!(
+        "{TABLES} DELETE FROM stage WHERE id > 100; UPDATE stage SET n = 13 WHERE id IN (50, 100);
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
+         CREATE TRIGGER slow BEFORE INSERT ON target FOR EACH ROW EXECUTE FUNCTION slow()"
+    ))
+    .await;
+    let rest = r#", "on_bad_row": "quarantine", "max_rejects": 10, "chunks": {"by": "key", "rows": 50}, "session": {"lock_timeout": "1100ms"}, "retry": {"attempts": 2, "rounds": 2}"#;
+    let summary = database.run(&spec("upsert", PLAIN, rest)).await;
+    assert_eq!(
+        (summary.status, summary.tally.counts.rejected),
+        (Status::CompleteWithRejects, 2),
+        "{:?}",
+        summary.error
+    );
 }

@@ -6,7 +6,10 @@ mod staged;
 mod user;
 mod write;
 
-pub use count::{contradictions, count_deletes, count_duplicates, count_new, count_outside, count_rows, count_untaken, count_window, snapshot};
+pub use count::{
+    contradictions, count_deletes, count_duplicates, count_new, count_outside, count_rows, count_untaken, count_window,
+    snapshot,
+};
 pub use staged::{FROZEN, chunk_condition, delete_frozen, freeze, frozen, key_texts, keys_of_rejects, row_of_texts};
 pub use user::statements;
 pub use write::lock;

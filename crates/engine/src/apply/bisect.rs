@@ -35,7 +35,8 @@ async fn in_transaction(work: Work<'_>) -> Result<Done, Failure> {
     // As far as it is known now, so that the search ends in time; it is counted again before anything is set aside.
     let before = ledger::reject::count(connection, chunk.run).await?;
     let allowed = mapping.reject_limit.unwrap_or(0) - before;
-    let mut search = Search { work, numbers, allowed, waiting: Vec::new(), rejected: Vec::new(), counts: Counts::default() };
+    let mut search =
+        Search { work, numbers, allowed, waiting: Vec::new(), rejected: Vec::new(), counts: Counts::default() };
     Box::pin(search.among(0, search.numbers.len(), true)).await?;
     search.again().await?;
 

@@ -158,7 +158,9 @@ impl Work<'_> {
     pub(super) async fn timed<T>(&self, statement: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let (started, limit) = (Instant::now(), settings::statement_timeout(&self.mapping.settings, self.clock.left()));
         statement.await.map_err(|failure| match failure.sqlstate.as_deref() {
-            Some("57014") if failure.class == Class::Stopped => failure.as_class(failure::cancelled(started.elapsed(), limit)),
+            Some("57014") if failure.class == Class::Stopped => {
+                failure.as_class(failure::cancelled(started.elapsed(), limit))
+            }
             _ => failure,
         })
     }

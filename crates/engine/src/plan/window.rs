@@ -60,7 +60,9 @@ async fn low(connection: &Connection, mapping: &Mapping, window: &Window, high: 
             _ => failure,
         })?;
     if row.get(1) {
-        let text = format!("watermark.overlap {overlap:?} is negative: rows just above what the last run took would never be taken");
+        let text = format!(
+            "watermark.overlap {overlap:?} is negative: rows just above what the last run took would never be taken"
+        );
         return Err(Failure::new(Class::BadJob, text));
     }
     Ok(row.get(0))

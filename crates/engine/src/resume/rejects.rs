@@ -31,7 +31,10 @@ pub async fn rejects(connection: &Connection, id: i64, owner: &str) -> Result<An
 async fn reopen(connection: &Connection, id: i64, owner: &str) -> Result<Answer, Failure> {
     let run = ledger::run::lock(connection, id).await?;
     if run.status.is_open() {
-        let text = format!("run {id} was opened again at this moment, by {}: `stagemill status {id}` shows how far it is", run.owner);
+        let text = format!(
+            "run {id} was opened again at this moment, by {}: `stagemill status {id}` shows how far it is",
+            run.owner
+        );
         return Err(Failure::new(Class::AlreadyRunning, text));
     }
     ledger::reject::require_some(connection, id).await?;

@@ -162,9 +162,7 @@ fn lies_in(mapping: &Mapping, range: &Range) -> String {
     let predicate = range.predicate(&mapping.cut);
     match range {
         Range::Blocks { leaf, .. } => format!("stage.tableoid = {}::pg_catalog.oid AND {predicate}", leaf.oid),
-        Range::Rejects { run, .. } => {
-            staged::is_of_rejects(mapping, &format!("run_id = {run} AND retried_in IS NULL"))
-        }
+        Range::Rejects { run, .. } => staged::is_of_rejects(mapping, &format!("run_id = {run} AND retried_in IS NULL")),
         _ => format!("COALESCE({predicate}, false)"),
     }
 }

@@ -1,7 +1,13 @@
 //! The staged rows of a chunk: the list that the rest of the statement works on.
 
 use super::{S, Source, changes, column_alias, key_alias};
-use crate::{chunk::Range, ident::{self, Ident}, job::StageRows, mapping::Mapping, table::Leaf};
+use crate::{
+    chunk::Range,
+    ident::{self, Ident},
+    job::StageRows,
+    mapping::Mapping,
+    table::Leaf,
+};
 
 /// The chunk's frozen list: its rows, numbered, while the bad ones are looked for. It goes away with the transaction.
 pub const FROZEN: &str = "pg_temp.\"stagemill frozen\"";
@@ -134,8 +140,7 @@ pub fn freeze(mapping: &Mapping, range: &Range) -> String {
     };
     // Under names of ours: an expression may name a column without its table.
     let columns = mapping.stage_columns.iter().enumerate();
-    let columns: Vec<String> =
-        columns.map(|(n, column)| format!("stage.{column} AS {}", column_alias(n))).collect();
+    let columns: Vec<String> = columns.map(|(n, column)| format!("stage.{column} AS {}", column_alias(n))).collect();
     format!(
         "SET CONSTRAINTS ALL IMMEDIATE;\nCREATE TEMPORARY TABLE {} ON COMMIT DROP AS\nSELECT {}{place}, {number} AS {NUMBER}\nFROM {}\nWHERE {};\nCREATE INDEX ON {FROZEN} ({NUMBER});\nANALYZE {FROZEN}",
         Ident::exact("stagemill frozen"),
