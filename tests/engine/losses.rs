@@ -443,3 +443,17 @@ async fn two_searches_for_bad_rows_do_not_wait_for_each_other() {
         summary.error
     );
 }
+
+#[tokio::test]
+async fn a_guard_that_an_update_does_not_write_is_refused() {
+    let database = Database::with(&format!(
+        "{TABLES} ALTER TABLE target ADD seq int; ALTER TABLE stage ADD seq int, ADD op text DEFAULT 'U'"
+    ))
+    .await;
+    let rules = r#", "changes": {"operation": "op", "order": "seq", "guard": "seq"}"#;
+    for branch in ["insert", "update"] {
+        let columns = format!(r#"{{"id": "stage.id", "n": "stage.n", "seq": {{"{branch}": "stage.seq"}}}}"#);
+        let refused = database.plan(&spec("changes", &columns, rules), "me").await.unwrap_err();
+        assert!(refused.message().contains("changes.guard"), "{refused}");
+    }
+}

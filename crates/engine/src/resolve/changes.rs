@@ -29,6 +29,14 @@ pub fn rules(
         None => None,
     };
     let (indicator, order) = (indicator?, order?);
+    let given = guard.as_ref().and_then(|guard| assignments.iter().find(|a| a.column == guard.column));
+    if given.is_some_and(|a| a.insert.is_none() || a.update.is_none()) {
+        findings.push(Finding::error(
+            "changes.guard",
+            "is not written by every change that is applied, and would let older ones through",
+            "leave it out of columns, or give it one value for both branches",
+        ));
+    }
     if let Some(guard) = guard.as_ref().filter(|guard| assignments.iter().all(|a| a.column != guard.column)) {
         let text = order.is_text && guard.is_text;
         let value = Some(if text { format!("stage.{}", order.column) } else { order.value("stage") });
