@@ -457,3 +457,20 @@ async fn a_guard_that_an_update_does_not_write_is_refused() {
         assert!(refused.message().contains("changes.guard"), "{refused}");
     }
 }
+
+#[tokio::test]
+async fn both_halves_of_a_chunk_delete_no_more_than_it_was_allowed_to() {
+    let database = Database::with(&format!(
+        "{TABLES} INSERT INTO target SELECT g, 1 FROM generate_series(1, 200) g; DELETE FROM stage WHERE id > 40;
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.04); RETURN OLD; END $$;
+         CREATE TRIGGER slow BEFORE DELETE ON target FOR EACH ROW EXECUTE FUNCTION slow()"
+    ))
+    .await;
+    let text = r#"{"name": "d", "stage": {"table": "stage"}, "target": {"table": "target", "key": ["id"]}, "operation": "delete", "max_deletes": 40,
+        "chunks": {"by": "key", "rows": 100}, "session": {"statement_timeout": "2500ms"}}"#;
+    let answer = database.planned(&job(text), "me").await;
+    database.execute("INSERT INTO stage SELECT g, 1 FROM generate_series(41, 80) g").await;
+    let summary = database.drive(answer).await;
+    assert_eq!(summary.status, Status::SourceChanged, "{:?}", summary.error);
+    assert!(summary.tally.counts.deleted <= 40, "{:?}", summary.tally.counts);
+}

@@ -103,7 +103,8 @@ async fn the_zombie_of_a_split_chunk_is_refused() {
     let halves = [
         stagemill_engine::chunk::Range::Keys { low: None, high: key("32") },
         stagemill_engine::chunk::Range::Keys { low: key("32"), high: None },
-    ];
+    ]
+    .map(|range| ledger::chunk::Planned { range, delete_limit: None });
     let slow = stagemill_engine::failure::Failure::new(stagemill_engine::failure::Class::TimedOut, "slow");
     let made = ledger::chunk::split(&database.connection, &claimed, halves.clone(), &slow).await.unwrap();
     assert_eq!(made, Some([2, 3]));

@@ -204,7 +204,7 @@ async fn attempt_failed(
         return Err(failure.as_class(Class::ConnectionLost));
     }
     let halves = match failure.class {
-        Class::TimedOut => middle::halves(worker.connection, &worker.run.mapping, &chunk.range).await?,
+        Class::TimedOut => middle::halves(worker.connection, &worker.run.mapping, chunk).await?,
         _ => None,
     };
     let next = next(worker, chunk, round, failure.class, halves.is_some());

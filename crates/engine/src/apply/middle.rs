@@ -4,19 +4,21 @@ use crate::{
     chunk::{Middle, Range, Tid},
     failure::Failure,
     job::placeholder,
+    ledger::chunk::{Claimed, Planned},
     mapping::Mapping,
     pg::Connection,
     probe,
-    statement::chunk_condition,
+    statement::{self, chunk_condition},
 };
 
-/// Both halves of a range; `None` where it can't be cut: one row, or one key, is left, its rows have no order, or
+/// Both halves of a chunk, which share what it may delete; `None` where it can't be cut: one row, or one key, is left, its rows have no order, or
 /// a statement goes by the range's ends.
 pub(super) async fn halves(
     connection: &Connection,
     mapping: &Mapping,
-    range: &Range,
-) -> Result<Option<[Range; 2]>, Failure> {
+    chunk: &Claimed,
+) -> Result<Option<[Planned; 2]>, Failure> {
+    let range = &chunk.range;
     let middle = match range {
         // Between two staged values may lie ids of another table, which neither half would name.
         Range::Ids { .. } if mapping.statements.iter().any(|statement| placeholder::names_ids(statement)) => None,
@@ -24,7 +26,17 @@ pub(super) async fn halves(
         Range::Keys { .. } | Range::Ids { .. } => middle_key(connection, mapping, range).await?,
         Range::NullKeys | Range::Rejects { .. } => None,
     };
-    Ok(middle.and_then(|middle| range.split(middle)))
+    let Some([first, second]) = middle.and_then(|middle| range.split(middle)) else { return Ok(None) };
+    let [limit, rest] = match chunk.delete_limit {
+        Some(limit) => {
+            let sql = statement::count_deletes(mapping, [(0, &first)]);
+            let counted: i64 = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?.get(1);
+            let counted = counted.min(limit);
+            [Some(counted), Some(limit - counted)]
+        }
+        None => [None, None],
+    };
+    Ok(Some([Planned { range: first, delete_limit: limit }, Planned { range: second, delete_limit: rest }]))
 }
 
 async fn middle_tid(connection: &Connection, mapping: &Mapping, range: &Range) -> Result<Option<Middle>, Failure> {

@@ -4,7 +4,6 @@ use tokio_postgres::types::Type;
 
 use super::{Claimed, Planned, descriptor};
 use crate::{
-    chunk::Range,
     failure::Failure,
     pg::{Connection, Param},
 };
@@ -17,7 +16,7 @@ use crate::{
 pub async fn split(
     connection: &Connection,
     chunk: &Claimed,
-    halves: [Range; 2],
+    halves: [Planned; 2],
     failure: &Failure,
 ) -> Result<Option<[i32; 2]>, Failure> {
     connection.batch("BEGIN").await?;
@@ -28,7 +27,7 @@ pub async fn split(
 async fn in_transaction(
     connection: &Connection,
     chunk: &Claimed,
-    halves: [Range; 2],
+    halves: [Planned; 2],
     failure: &Failure,
 ) -> Result<Option<[i32; 2]>, Failure> {
     // One at a time, for the sake of the ids.
@@ -49,7 +48,6 @@ async fn in_transaction(
     let Some(row) = connection.query_opt(sql, &params).await? else { return Ok(None) };
     let (root, round, attempts): (i32, i32, i32) = (row.get(0), row.get(1), row.get(2));
     let id = super::next_id(connection, chunk.run).await?;
-    let halves = halves.map(|range| Planned { range, delete_limit: chunk.delete_limit });
     let rows = (id..).zip(&halves).map(|(id, half)| descriptor(id, root, half)).collect();
     super::insert(connection, chunk.run, round, attempts.unsigned_abs(), rows).await?;
     Ok(Some([id, id + 1]))
