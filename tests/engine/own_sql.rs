@@ -93,14 +93,18 @@ async fn start_id_and_end_id_are_the_ranges_own() {
 async fn a_statement_is_one_that_can_be_explained_and_names_its_chunk() {
     let database = Database::with(TABLES).await;
     for statement in
-        ["COMMIT -- {chunk}", "SELECT 1 WHERE {chunk}; DROP TABLE target", "UPDATE nowhere SET n = 1 WHERE {chunk}"]
+        ["COMMIT AND {chunk}", "SELECT 1 WHERE {chunk}; DROP TABLE target", "UPDATE nowhere SET n = 1 WHERE {chunk}"]
     {
         let found = findings(&database, &sql(&[UPDATE, statement], "")).await;
         assert_eq!(found.iter().map(|f| f.at.as_str()).collect::<Vec<_>>(), ["sql.1"], "{statement}: {found:?}");
     }
-    let text = r#"{"name": "own", "stage": {"table": "stage"}, "target": {"table": "target"}, "operation": "sql", "sql": ["DELETE FROM target"]}"#;
-    let refused = Job::parse(text).unwrap_err();
-    assert!(refused[0].fault.contains("no placeholder"), "{refused:?}");
+    for statement in ["DELETE FROM target", "COMMIT -- {chunk}"] {
+        let text = format!(
+            r#"{{"name": "own", "stage": {{"table": "stage"}}, "target": {{"table": "target"}}, "operation": "sql", "sql": ["{statement}"]}}"#
+        );
+        let refused = Job::parse(&text).unwrap_err();
+        assert!(refused[0].fault.contains("no placeholder"), "{refused:?}");
+    }
     assert_eq!(database.value("SELECT count(*) FROM target").await, "500");
 }
 

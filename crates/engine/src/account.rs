@@ -3,7 +3,7 @@
 use crate::{
     failure::{Class, Failure},
     job::{Existing, Operation},
-    mapping::{Mapping, Window},
+    mapping::Mapping,
     outcome::Counts,
 };
 
@@ -136,10 +136,9 @@ fn keys(mapping: &Mapping) -> String {
     mapping.key.iter().map(|key| own_line(&key.expression)).collect::<Vec<_>>().join(", ")
 }
 
+/// Without the bounds of a window, which are values of rows.
 fn filter(mapping: &Mapping) -> String {
-    let window = mapping.window.iter().map(Window::condition).filter(|condition| condition != "true");
-    let conditions: Vec<String> = window.chain(mapping.filter.iter().map(|filter| own_line(filter))).collect();
-    if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
+    mapping.filter.as_ref().map(|filter| format!(" WHERE {}", own_line(filter))).unwrap_or_default()
 }
 
 /// An expression may end in a comment.

@@ -49,6 +49,9 @@ pub struct Mapping {
     /// of an open one is in no snapshot. `None` where they were too many.
     #[serde(default)]
     pub seen: Option<Vec<i64>>,
+    /// Rows that came or changed, before the snapshot, in chunks that had been applied by then: nobody takes them.
+    #[serde(default)]
+    pub changed_before: i64,
     /// The target's key, in the order in which rows are sorted.
     pub key: Vec<KeyColumn>,
     /// The target's columns and their values.
@@ -85,6 +88,7 @@ impl Mapping {
             reject_limit: None,
             snapshot: None,
             seen: None,
+            changed_before: 0,
             key: Vec::new(),
             assignments: Vec::new(),
             cut: Vec::new(),

@@ -26,6 +26,9 @@ pub(super) async fn examine(
     if job.stage_rows != StageRows::Keep {
         emptying(connection, job, stage, same_heap, cut, findings).await?;
     }
+    if job.stage_rows == StageRows::Delete {
+        kept(connection, stage, findings).await?;
+    }
     if job.stage_rows == StageRows::Delete && cut.columns.is_empty() {
         rechecks(connection, findings).await?;
     }
@@ -78,6 +81,28 @@ async fn emptying(
             let grant = format!("GRANT {privilege} ON {name} TO {}", Ident::exact(role.clone()));
             findings.push(Finding::error("stage_rows", format!("role {role} lacks {privilege} on {name}"), grant));
         }
+    }
+    Ok(())
+}
+
+// Bits of tgtype: 1 row, 2 before, 8 delete, 64 instead.
+const KEPT: &str = "
+SELECT 'the trigger ' || pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t
+WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 11 = 11
+UNION ALL SELECT 'the rule ' || pg_catalog.quote_ident(r.rulename) FROM pg_catalog.pg_rewrite r
+WHERE r.ev_class = ANY ($1) AND r.ev_type = '4' AND r.ev_enabled <> 'D'
+UNION ALL SELECT 'row-level security' FROM pg_catalog.unnest($1) AS o WHERE pg_catalog.row_security_active(o) LIMIT 20";
+
+/// What a trigger, a rule or a policy keeps in the stage is not returned by DELETE: its rows would not be applied, and nothing would say so.
+async fn kept(connection: &Connection, stage: &Table, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let tables: Vec<u32> = stage.leaves.iter().map(|leaf| leaf.oid).chain([stage.oid]).collect();
+    for row in connection.query(KEPT, &[(&tables, Type::OID_ARRAY)]).await? {
+        let what: String = row.get(0);
+        findings.push(Finding::error(
+            "stage_rows",
+            format!("\"delete\" would not take the rows of {} that {what} keeps", stage.name),
+            "take it away (DISABLE), or use \"keep\"",
+        ));
     }
     Ok(())
 }

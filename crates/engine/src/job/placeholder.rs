@@ -16,7 +16,7 @@ pub fn is_in(statement: &str) -> bool {
 fn without_comments(statement: &str) -> String {
     let mut code = String::new();
     let mut rest = statement;
-    while let Some(at) = rest.find(|c| c == '-' || c == '/') {
+    while let Some(at) = rest.find(['-', '/']) {
         let (before, comment) = rest.split_at(at);
         code.push_str(before);
         let end = if comment.starts_with("--") {
@@ -30,6 +30,20 @@ fn without_comments(statement: &str) -> String {
         rest = &comment[end..];
     }
     code + rest
+}
+
+/// Whether a statement names a chunk's first and last value.
+pub fn names_ids(statement: &str) -> bool {
+    statement.contains(START) && statement.contains(END)
+}
+
+/// The statement for one chunk.
+pub fn fill(statement: &str, condition: &str, ids: Option<(&str, &str)>) -> String {
+    let filled = statement.replace(CHUNK, condition);
+    match ids {
+        Some((start, end)) => filled.replace(START, start).replace(END, end),
+        None => filled,
+    }
 }
 
 #[cfg(test)]
@@ -47,19 +61,5 @@ mod tests {
         ] {
             assert_eq!(is_in(statement), expected, "{statement}");
         }
-    }
-}
-
-/// Whether a statement names a chunk's first and last value.
-pub fn names_ids(statement: &str) -> bool {
-    statement.contains(START) && statement.contains(END)
-}
-
-/// The statement for one chunk.
-pub fn fill(statement: &str, condition: &str, ids: Option<(&str, &str)>) -> String {
-    let filled = statement.replace(CHUNK, condition);
-    match ids {
-        Some((start, end)) => filled.replace(START, start).replace(END, end),
-        None => filled,
     }
 }

@@ -41,15 +41,13 @@ pub struct Run {
     pub halted: Option<Status>,
     /// Staged rows that no chunk holds.
     pub outside: i64,
-    /// Rows that came or changed in chunks that had been applied when it was resumed.
-    pub new_rows: Option<i64>,
     /// Why it was halted or closed: the class's name.
     pub error_class: Option<String>,
     /// Why, in a text without row values.
     pub error: Option<String>,
 }
 
-const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, new_rows, owner FROM stagemill.run";
+const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, owner FROM stagemill.run";
 
 fn run(row: &Row) -> Result<Run, Failure> {
     let unreadable = |what: &str| {
@@ -58,7 +56,7 @@ fn run(row: &Row) -> Result<Run, Failure> {
     Ok(Run {
         id: row.get(0),
         job: row.get(1),
-        owner: row.get(13),
+        owner: row.get(12),
         status: Status::parse(row.get(2)).ok_or_else(|| unreadable("status"))?,
         spec: Job::from_value(row.get(3)).map_err(|_| unreadable("spec"))?,
         mapping: serde_json::from_value(row.get(4)).map_err(|_| unreadable("mapping"))?,
@@ -69,7 +67,6 @@ fn run(row: &Row) -> Result<Run, Failure> {
         error_class: row.get(9),
         error: row.get(10),
         outside: row.get(11),
-        new_rows: row.get(12),
     })
 }
 

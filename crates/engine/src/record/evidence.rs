@@ -26,7 +26,7 @@ pub(super) struct Gathered {
 
 /// Looks at the stage, in the transaction that closes the run.
 pub(super) async fn gather(connection: &Connection, run: &Run, tally: Tally) -> Result<Gathered, Failure> {
-    let mut evidence = Evidence { tally, halted: run.halted, new_rows: run.new_rows, ..Evidence::default() };
+    let mut evidence = Evidence { tally, halted: run.halted, ..Evidence::default() };
     // Of a run that is not complete nobody has to know more.
     if run.halted.is_some() || tally.processed < tally.chunks {
         return Ok(Gathered { evidence, why: None });
@@ -78,7 +78,7 @@ impl Look<'_> {
         }
         if let Some(snapshot) = &mapping.snapshot {
             let new = self.count(&statement::count_new(mapping, snapshot, &[])).await?;
-            evidence.new_rows = Some(evidence.new_rows.unwrap_or(0) + new);
+            evidence.new_rows = Some(mapping.changed_before + new);
         }
         if self.run.spec.verify == Verify::Count && mapping.stage_rows != StageRows::Delete {
             let now = self.count(&statement::count_window(mapping)).await?;

@@ -62,7 +62,7 @@ pub fn window(job: &Job, stage: &Table, findings: &mut Vec<Finding>) -> Option<W
     match &watermark.overlap {
         None => findings.push(Finding::warning(
             "watermark",
-            "has no overlap: a row that is committed late, below what a run took, is never taken",
+            "has no overlap: a row that is committed late, with a value no higher than what a run took, is never taken",
             "stop the writers before each run, or give an overlap that is longer than their transactions",
         )),
         Some(_) => repeats(job, findings),

@@ -16,9 +16,8 @@ pub(super) async fn look_again(connection: &Connection, run: &Run, left: &[Range
     // First: a row that comes between the two statements is counted by the second of them, and at the end once more, but not missed.
     let mut mapping = run.mapping.clone();
     plan::take_snapshot(connection, &mut mapping).await?;
-    let new = new_rows(connection, run, before, left).await?;
-    ledger::run::set_plan(connection, run.id, &mapping, run.outside).await?;
-    ledger::run::set_evidence(connection, run.id, Some(run.new_rows.unwrap_or(0) + new), None).await
+    mapping.changed_before += new_rows(connection, run, before, left).await?;
+    ledger::run::set_plan(connection, run.id, &mapping, run.outside).await
 }
 
 async fn new_rows(connection: &Connection, run: &Run, before: &str, left: &[Range]) -> Result<i64, Failure> {
