@@ -79,6 +79,29 @@ async fn a_transaction_that_was_open_while_the_run_was_planned_is_new() {
 }
 
 #[tokio::test]
+async fn a_stage_that_was_emptied_or_rewritten_under_key_ranges_is_not_what_was_planned() {
+    for change in [
+        "TRUNCATE low",
+        "VACUUM FULL low",
+        "ALTER TABLE stage DETACH PARTITION low",
+        "CREATE TABLE far (LIKE stage INCLUDING ALL); ALTER TABLE stage ATTACH PARTITION far FOR VALUES FROM (10000) TO (20000)",
+    ] {
+        let database = Database::with(TABLES).await;
+        let answer = database.planned(&spec(""), "me").await;
+        for statement in change.split("; ") {
+            database.execute(statement).await;
+        }
+        let summary = database.drive(answer).await;
+        assert_eq!(
+            (summary.status, summary.tally.processed),
+            (Status::SourceChanged, summary.tally.chunks),
+            "{change}"
+        );
+        assert!(summary.error.unwrap().contains("was rewritten or replaced under the run"), "{change}");
+    }
+}
+
+#[tokio::test]
 async fn vacuum_and_freeze_change_nothing() {
     let database = Database::with(TABLES).await;
     let answer = database.planned(&spec(""), "me").await;
@@ -115,7 +138,7 @@ async fn a_stage_that_is_gone_at_the_end_is_said_so() {
         .await;
     let summary = database.run(&spec(r#", "parallelism": 1"#)).await;
     assert_eq!((summary.status, summary.error_class.as_deref()), (Status::SourceChanged, Some("SourceChanged")));
-    assert!(summary.error.unwrap().contains("can't be looked at any more"));
+    assert!(summary.error.unwrap().contains("was rewritten or replaced under the run"));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::{
     job::{StageRows, Verify},
     ledger::{self, run::Run},
     outcome::{Status, Tally},
-    pg::Connection,
+    pg::{Connection, catalog},
     settings, statement,
     verdict::Evidence,
 };
@@ -49,6 +49,10 @@ pub(super) async fn gather(connection: &Connection, run: &Run, tally: Tally) -> 
             );
             ("ROLLBACK TO SAVEPOINT evidence", Some(Failure::new(Class::Incomplete, text)))
         }
+        Err(failure) if failure.class == Class::SourceChanged => {
+            evidence.halted = Some(Status::SourceChanged);
+            ("ROLLBACK TO SAVEPOINT evidence", Some(failure))
+        }
         Err(failure) => {
             evidence.halted = Some(Status::SourceChanged);
             let text =
@@ -76,6 +80,9 @@ impl Look<'_> {
             evidence.unfinished = true;
             return Ok(Some(held));
         }
+        if mapping.stage_has_heap && self.run.spec.verify != Verify::Off {
+            self.refuse_rewritten().await?;
+        }
         if let Some(snapshot) = &mapping.snapshot {
             let new = self.count(&statement::count_new(mapping, snapshot, &[])).await?;
             evidence.new_rows = Some(mapping.changed_before + new);
@@ -89,6 +96,20 @@ impl Look<'_> {
             return self.truncate(evidence).await;
         }
         Ok(None)
+    }
+
+    /// A stage in other files than were planned: rows that a TRUNCATE took, or a partition that came with rows of old, are in no other count.
+    async fn refuse_rewritten(self) -> Result<(), Failure> {
+        let mapping = &self.run.mapping;
+        let now = catalog::table(self.connection, &mapping.stage).await?;
+        if now.is_some_and(|now| now.leaves == mapping.stage_leaves) {
+            return Ok(());
+        }
+        let text = format!(
+            "every chunk was applied, but {} was rewritten or replaced under the run (TRUNCATE, VACUUM FULL, CLUSTER, a partition attached or detached, a new table): start the job anew, which applies every staged row",
+            mapping.stage
+        );
+        Err(Failure::new(Class::SourceChanged, text))
     }
 
     /// Keeps everybody else off the stage. The failure is why that can't be had now.
