@@ -3,6 +3,7 @@
 //! `STAGEMILL_FAULTS` sets how many are injected (`make faults`), `STAGEMILL_SEED` which; a failure prints its seed. The program that is
 //! harmed is the real `stagemill`, named by `STAGEMILL_BIN` or built beside the tests.
 
+mod disk;
 mod fault;
 mod proxy;
 mod scene;
