@@ -5,6 +5,7 @@
 
 mod disk;
 mod fault;
+mod people;
 mod proxy;
 mod scene;
 mod suite;
