@@ -5,6 +5,7 @@ mod dba;
 mod emptied;
 mod fence;
 mod findings;
+mod injection;
 mod losses;
 mod oracle;
 mod own_sql;

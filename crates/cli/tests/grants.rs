@@ -76,6 +76,9 @@ fn without_a_job_no_server_is_asked_and_without_grants_nothing_else_is_taken() {
     );
     assert_eq!(db.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'stagemill'"), "0");
     db.fails(&["init", "orders.json"], 2, &["--grants"]);
+    for option in ["--role", "--reader"] {
+        db.fails(&["init", "--grants", option, &"漢".repeat(22)], 2, &["66 bytes; PostgreSQL keeps 63"]);
+    }
     db.file("orders.json", &JOB.replace("OPERATION", "upsert"));
     db.fails(&["init", "--grants", "orders.json"], 2, &["shop_stg", "does not exist"]);
 }

@@ -80,7 +80,11 @@ pub async fn job(
     grants.extend(all("SELECT ON", &read, role));
     grants.push(match on_target(mapping) {
         Some(privileges) => format!("GRANT {privileges} ON {} TO {role};", mapping.target),
-        None => format!("-- job with statements of its own: GRANT what they do on {} and others", mapping.target),
+        // A name may hold a line's end, and what follows it would be no comment.
+        None => format!(
+            "-- job with statements of its own: GRANT what they do on {} and others",
+            mapping.target.to_string().replace(char::is_control, " ")
+        ),
     });
     // To freeze a chunk's rows, or to ask what an expression depends on.
     let overlaps = mapping.window.as_ref().is_some_and(|window| window.overlap.is_some());

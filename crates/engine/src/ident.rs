@@ -18,7 +18,7 @@ pub enum NotAName {
     #[error("the name is empty")]
     Empty,
     /// A character that needs quotes around the name.
-    #[error("`{0}` can't stand in a name that is not in double quotes; write \"\\\"…\\\"\" around the name")]
+    #[error("`{}` can't stand in a name that is not in double quotes; write \"\\\"…\\\"\" around the name", crate::finding::shown(*.0, 16))]
     NeedsQuotes(char),
     /// A quote that is not closed, or text after it.
     #[error("the double quotes don't pair up")]
@@ -43,6 +43,14 @@ impl Ident {
     /// A name exactly as the catalog has it.
     pub fn exact(name: impl Into<String>) -> Self {
         Self(name.into())
+    }
+
+    /// A name that a person gave exactly as it is, without quotes.
+    ///
+    /// # Errors
+    /// When PostgreSQL can't hold it, or would cut it to another one.
+    pub fn given(name: &str) -> Result<Self, NotAName> {
+        checked(name.to_owned())
     }
 
     /// Reads a column's name as SQL would: folded to lower case unless in double quotes.
@@ -229,5 +237,10 @@ mod tests {
         assert_eq!(Ident::parse("a.b"), Err(NotAName::Parts(2)));
         assert_eq!(Ident::parse(&"x".repeat(64)), Err(NotAName::TooLong(64)));
         assert_eq!(TableName::parse("a.b.c"), Err(NotAName::Parts(3)));
+        assert_eq!(Ident::given("a.B \"c").unwrap().as_str(), "a.B \"c");
+        assert_eq!(
+            [Ident::given(""), Ident::given(&"é".repeat(32))],
+            [Err(NotAName::Empty), Err(NotAName::TooLong(64))]
+        );
     }
 }

@@ -15,10 +15,10 @@ use crate::{
 };
 
 pub(crate) async fn run(args: InitArgs, world: &World) -> Result<Exit, CliError> {
-    let role = Ident::exact(args.role);
+    let role = named(args.role)?;
     let mut sql = block("The ledger, for whoever runs jobs.", &grants::ledger(&role));
     if let Some(reader) = args.reader {
-        sql += &block("The ledger, for whoever looks at runs.", &grants::reader(&Ident::exact(reader)));
+        sql += &block("The ledger, for whoever looks at runs.", &grants::reader(&named(reader)?));
     }
     for named in &args.jobs {
         sql += &of_job(named, &role, world).await?;
@@ -45,6 +45,11 @@ async fn of_job(named: &str, role: &Ident, world: &World) -> Result<String, CliE
     }
     let grants = grants::job(&connection, role, mapping, stage).await?;
     Ok(block(&format!("Job {}.", job.name), &grants))
+}
+
+/// A longer name would be cut by the server, and be another role's.
+fn named(name: String) -> Result<Ident, CliError> {
+    Ident::given(&name).map_err(|fault| CliError::Usage(format!("{name:?} can't be a role: {fault}")))
 }
 
 fn block(what: &str, grants: &[String]) -> String {

@@ -37,12 +37,35 @@ pub fn names_ids(statement: &str) -> bool {
     statement.contains(START) && statement.contains(END)
 }
 
-/// The statement for one chunk.
+/// The statement for one chunk. What is put in is never looked at again: a value of a row, or a name, may hold the text of a placeholder, and filling
+/// that in would end its quotes.
 pub fn fill(statement: &str, condition: &str, ids: Option<(&str, &str)>) -> String {
-    let filled = statement.replace(CHUNK, condition);
-    match ids {
-        Some((start, end)) => filled.replace(START, start).replace(END, end),
-        None => filled,
+    let mut filled = String::with_capacity(statement.len() + condition.len());
+    let mut rest = statement;
+    while let Some(at) = rest.find('{') {
+        let (before, place) = rest.split_at(at);
+        filled += before;
+        let known = [(CHUNK, Some(condition)), (START, ids.map(|ids| ids.0)), (END, ids.map(|ids| ids.1))];
+        let given = known.iter().find_map(|(name, value)| Some((place.strip_prefix(name)?, (*value)?)));
+        let (after, value) = given.unwrap_or((&place[1..], "{"));
+        filled += value;
+        rest = after;
+    }
+    filled + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_is_not_filled_in_again() {
+        let ids = Some(("'{end_id}'", "'{chunk}'"));
+        assert_eq!(
+            fill("f({start_id}, {end_id}) {chunk}", "n = '{start_id}'", ids),
+            "f('{end_id}', '{chunk}') n = '{start_id}'"
+        );
+        assert_eq!(fill("'{}' {start_id} {chunk", "true", None), "'{}' {start_id} {chunk");
     }
 }
 
