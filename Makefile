@@ -22,6 +22,16 @@ kills: install ## Kills `stagemill run` at random moments and resumes it: two jo
 soak: install ## Compares 3,000 random tables, rows and jobs with the single statement
 	STAGEMILL_CASES=3000 cargo test --locked -p stagemill-tests property -- --nocapture
 
+# Times as many inputs as `cargo test` takes: more than a million in all.
+STAGEMILL_FUZZ ?= 150
+
+.PHONY: fuzz
+fuzz: install ## Feeds more than a million odd inputs to whatever reads one (STAGEMILL_FUZZ=N: N times the usual number)
+	@set -o pipefail; began=$$SECONDS; \
+	STAGEMILL_FUZZ=$(STAGEMILL_FUZZ) cargo test --locked -p stagemill-tests -p planner -p executor -p recorder -- --nocapture \
+	    fuzz:: any_event_is_read | tee /dev/stderr | awk '/^fuzz: / { n += $$2 } END { print n; exit n == 0 }' | \
+	    { read -r inputs && echo "fuzz: $$inputs inputs in all, in $$((SECONDS - began)) s"; }
+
 .PHONY: test-versions
 test-versions: ## Runs the engine's tests on PostgreSQL 14, 16, 17 and 18 (Linux; the programs come from npm)
 	@for version in 14 16 17 18; do \

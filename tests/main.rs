@@ -5,3 +5,4 @@ mod database;
 mod documents;
 mod engine;
 mod faults;
+mod fuzz;

@@ -7,6 +7,7 @@ mod limit;
 pub mod placeholder;
 mod read;
 mod staged;
+mod text;
 
 use std::collections::BTreeMap;
 
@@ -274,14 +275,7 @@ impl Job {
     /// # Errors
     /// Everything that is wrong with the text, each with the field it concerns.
     pub fn parse(text: &str) -> Result<Self, Vec<Finding>> {
-        let value = serde_json::from_str(text).map_err(|error| {
-            vec![Finding::error(
-                "job",
-                format!("is not JSON: {error}"),
-                "mend the file; a comma or a quote is the usual cause",
-            )]
-        })?;
-        Self::from_value(value)
+        Self::from_value(text::read(text).map_err(|fault| vec![fault])?)
     }
 
     /// Reads a job from JSON that has been parsed: the job table's, or an execution's input.
@@ -290,6 +284,11 @@ impl Job {
     /// Everything that is wrong with it, each with the field it concerns.
     pub fn from_value(value: serde_json::Value) -> Result<Self, Vec<Finding>> {
         read::job(value)
+    }
+
+    /// Whether a text can be a job's name.
+    pub fn is_name(text: &str) -> bool {
+        read::is_job_name(text)
     }
 
     /// The JSON Schema of a job file, for editors: `jobs/job.schema.json`.

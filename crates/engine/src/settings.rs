@@ -39,8 +39,13 @@ pub type Settings = BTreeMap<String, String>;
 
 /// Finds what is wrong with a job's `session`.
 pub fn examine(session: &Settings, findings: &mut Vec<Finding>) {
+    let mut seen = std::collections::BTreeSet::new();
     for (name, value) in session {
         let at = format!("session.{name}");
+        if !seen.insert(name.to_ascii_lowercase()) {
+            // Which of the two would hold is nothing to guess.
+            findings.push(Finding::error(&at, "names a setting twice", "keep one of the two"));
+        }
         if !ALLOWED.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
             findings.push(Finding::error(
                 at,

@@ -27,7 +27,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// What is left of an item after a call that applied or split so many chunks.
     pub(crate) fn new(item: &Item, left: &[i32], moved: u32) -> Result<Self, Failure> {
-        let stalled = if moved > 0 || left.is_empty() { 0 } else { item.stalled + 1 };
+        let stalled = if moved > 0 || left.is_empty() { 0 } else { item.stalled.saturating_add(1) };
         if stalled >= PATIENCE {
             return Err(Failure::new(
                 Class::NoProgress,
@@ -74,6 +74,11 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use serde_json::json;
+    use stagemill_fuzz::{is_fit_to_be_read, json::mutation, run};
+    use stagemill_lambda::boot;
+
     use super::*;
 
     const ITEM: Item = Item { run: 7, round: 1, first: 3, last: 9, stalled: 0 };
@@ -95,5 +100,34 @@ mod tests {
         assert_eq!(stalled(0).unwrap().item.stalled, 1);
         assert_eq!(stalled(2).unwrap_err().class, Class::NoProgress);
         assert_eq!(Answer::new(&Item { stalled: 2, ..ITEM }, &[3], 1).unwrap().item.stalled, 0);
+    }
+
+    #[test]
+    fn any_event_is_read_or_refused_with_a_reason() {
+        const NAMES: [&str; 6] = ["run", "round", "first", "last", "stalled", "remaining"];
+        let right = (any::<i64>(), any::<i32>(), any::<i32>(), any::<i32>(), any::<u32>()).prop_map(
+            |(run, round, first, last, stalled)| json!({"run": run, "round": round, "first": first, "last": last, "stalled": stalled}),
+        );
+        let events = (right, vec(mutation(&NAMES), 0..3), vec(any::<i32>(), 0..3), 0..3_u32);
+        run("the executor's items", 800, events, |(mut event, mutations, left, moved)| {
+            mutations.iter().for_each(|mutation| mutation.apply(&mut event));
+            let item: Item = match boot::event(event) {
+                Ok(item) => item,
+                Err(refused) => {
+                    prop_assert_eq!(refused.class, Class::BadJob);
+                    is_fit_to_be_read(refused.message())?;
+                    return Ok(false);
+                }
+            };
+            prop_assert_eq!(boot::event::<Item>(serde_json::to_value(item).unwrap()).ok(), Some(item));
+            match Answer::new(&item, &left, moved) {
+                Ok(answer) => prop_assert!(answer.item.stalled < PATIENCE && answer.remaining == left.len()),
+                Err(refused) => {
+                    prop_assert_eq!(refused.class, Class::NoProgress);
+                    is_fit_to_be_read(refused.message())?;
+                }
+            }
+            Ok(true)
+        });
     }
 }

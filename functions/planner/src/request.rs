@@ -1,6 +1,6 @@
 //! What the planner is asked: the execution's id and input.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 use stagemill_engine::{
     failure::{Class, Failure},
@@ -15,6 +15,7 @@ use stagemill_engine::{
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
     /// `$$.Execution.Id`: the owner of the run.
+    #[serde(deserialize_with = "id")]
     pub(crate) start: String,
     /// `$$.Execution.Input`.
     pub(crate) input: Input,
@@ -49,7 +50,20 @@ struct Fields {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Trigger {
     /// Its id: the same event delivered twice starts one run.
+    #[serde(deserialize_with = "id")]
     pub(crate) id: String,
+}
+
+/// No id of an execution or an event is longer.
+const LONGEST_ID: usize = 1_024;
+
+/// An id that tells one thing from another: an empty one would make every event after the first a duplicate.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = String::deserialize(deserializer)?;
+    if id.is_empty() || id.len() > LONGEST_ID || id.contains('\0') {
+        return Err(D::Error::custom(format!("an id has 1 to {LONGEST_ID} bytes, none of them NUL")));
+    }
+    Ok(id)
 }
 
 /// A name of the job table, or a whole job.
@@ -63,6 +77,10 @@ impl TryFrom<Fields> for Input {
 
     fn try_from(fields: Fields) -> Result<Self, String> {
         match (fields.job, fields.resume, fields.trigger) {
+            (Some(Value::String(name)), None, _) if !Job::is_name(&name) => Err(format!(
+                "the input's `job` is {}, which is not a job's name; `stagemill job list` shows those there are: {EITHER}",
+                quoted(&Value::String(name))
+            )),
             (Some(job), None, trigger) => Ok(Self::Start { job: JobInput(job), trigger }),
             (None, Some(run), None) => Ok(Self::Resume(run_id(&run)?)),
             (Some(_), Some(_), _) => Err(format!("the input has both `job` and `resume`; give one: {EITHER}")),
@@ -77,8 +95,13 @@ impl TryFrom<Fields> for Input {
 fn run_id(value: &Value) -> Result<i64, String> {
     let number = value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
     number.filter(|run| *run > 0).ok_or_else(|| {
-        format!("the input's `resume` is {value}; give a run's number, as `stagemill status` lists them")
+        format!("the input's `resume` is {}; give a run's number, as `stagemill status` lists them", quoted(value))
     })
+}
+
+/// A value as it was typed, or its beginning.
+fn quoted(value: &Value) -> String {
+    finding::shown(value.to_string(), 200)
 }
 
 impl JobInput {
@@ -103,7 +126,15 @@ impl JobInput {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
     use serde_json::json;
+    use stagemill_fuzz::{
+        is_fit_to_be_read,
+        json::{self as odd, mutation},
+        run,
+        text::any_text,
+    };
+    use stagemill_lambda::boot;
 
     use super::*;
 
@@ -136,6 +167,62 @@ mod tests {
         ] {
             let refused = read(input).unwrap_err();
             assert!(refused.contains(said), "{refused}");
+        }
+    }
+
+    /// An event as Lambda hands it over.
+    fn read_well(event: &Value) -> Result<bool, TestCaseError> {
+        match boot::event::<Request>(event.clone()) {
+            Err(refused) => {
+                prop_assert_eq!(refused.class, Class::BadJob);
+                is_fit_to_be_read(refused.message())?;
+                prop_assert!(refused.message().contains("events/"), "no remedy: {}", refused);
+                Ok(false)
+            }
+            Ok(request) => {
+                prop_assert!(!request.start.is_empty() && !request.start.contains('\0'));
+                match request.input {
+                    Input::Resume(run) => prop_assert!(run > 0),
+                    Input::Start { trigger: Some(trigger), .. } => {
+                        prop_assert!(!trigger.id.is_empty() && trigger.id.len() <= 1_024 && !trigger.id.contains('\0'));
+                    }
+                    Input::Start { trigger: None, job: JobInput(Value::String(name)) } => {
+                        prop_assert!(!name.contains('\0') && name.len() <= 63);
+                    }
+                    Input::Start { .. } => {}
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    #[test]
+    fn any_event_is_read_or_refused_with_a_reason() {
+        const NAMES: [&str; 7] = ["start", "input", "job", "resume", "trigger", "id", "force"];
+        let right = prop_oneof![
+            any_text().prop_map(|job| json!({"job": job})),
+            any_text().prop_map(|id| json!({"job": "orders", "trigger": {"id": id}})),
+            any::<i64>().prop_map(|run| json!({"resume": run})),
+            any_text().prop_map(|run| json!({"resume": run})),
+            odd::value().prop_map(|run| json!({"resume": run})),
+            Just(json!({"job": {"name": "orders", "stage": {"table": "s"}}})),
+        ];
+        let events = (right, vec(mutation(&NAMES), 0..3)).prop_map(|(input, mutations)| {
+            let mut event = json!({"start": "arn:aws:states:eu-central-1:1:execution:apply:e", "input": input});
+            mutations.iter().for_each(|mutation| mutation.apply(&mut event));
+            event
+        });
+        run("the planner's events", 800, events, |event| read_well(&event));
+    }
+
+    #[test]
+    fn the_corpus_is_read_or_refused_with_a_reason() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/planner");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let event = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            let expected = path.file_name().unwrap().to_str().unwrap().starts_with("right-");
+            assert_eq!(read_well(&event).unwrap(), expected, "{}", path.display());
         }
     }
 }

@@ -52,8 +52,7 @@ async fn record(session: &Session, metrics: &Metrics, request: Request) -> Resul
             (Answer::failed(0, 0, error, cause), closed)
         }
         Request::ExecutionEnded { execution_ended: ended } => {
-            let cause =
-                format!("its execution ended {}; what was applied stays, `stagemill resume` goes on", ended.status);
+            let cause = ended.cause();
             let closed =
                 record::ended_from_outside(&connection, &ended.execution, &Failure::new(Class::Stopped, cause.clone()))
                     .await?;

@@ -37,8 +37,13 @@ impl Limit {
     pub fn rows(&self, staged: i64) -> i64 {
         match self {
             Self::Rows(rows) => i64::from(*rows),
-            // Validated when the job was read.
-            Self::Percent(text) => (staged as f64 * Self::percent(text).unwrap_or(0.0) / 100.0).floor() as i64,
+            Self::Percent(text) => {
+                // Validated when the job was read.
+                let exact = staged as f64 * Self::percent(text).unwrap_or(0.0) / 100.0;
+                // 0.57 % of 10,000 are 57 rows; in binary 56.99999999999999.
+                let whole = if (exact - exact.round()).abs() <= 1e-9 * exact { exact.round() } else { exact.floor() };
+                (whole as i64).min(staged)
+            }
         }
     }
 }
@@ -60,7 +65,9 @@ mod tests {
     #[test]
     fn a_limit_is_rows_or_a_share_of_the_staged_rows() {
         let read = |text: &str| serde_json::from_str::<Limit>(text).ok().filter(Limit::is_valid);
-        for (text, rows) in [("7", 7), ("0", 0), (r#""1%""#, 40), (r#""0.05 %""#, 2), (r#""100%""#, 4_000)] {
+        for (text, rows) in
+            [("7", 7), ("0", 0), (r#""1%""#, 40), (r#""0.05 %""#, 2), (r#""100%""#, 4_000), (r#""28.35%""#, 1_134)]
+        {
             assert_eq!(read(text).map(|limit| limit.rows(4_000)), Some(rows), "{text}");
         }
         for text in [r#""1""#, r#""many%""#, r#""101%""#, r#""-1%""#, r#""NaN%""#, "-1", "1.5"] {

@@ -227,7 +227,7 @@ fn column(at: &str, name: &str, findings: &mut Vec<Finding>) {
     }
 }
 
-fn is_job_name(name: &str) -> bool {
+pub(super) fn is_job_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))

@@ -15,6 +15,13 @@ pub(super) fn examine(read: &Read, findings: &mut Vec<Finding>) {
         if let Some(guard) = &changes.guard {
             column("changes.guard", guard, findings);
         }
+        for (at, letter) in [
+            ("changes.insert", &changes.insert),
+            ("changes.update", &changes.update),
+            ("changes.delete", &changes.delete),
+        ] {
+            text(at, letter, findings);
+        }
         if changes.delete == changes.insert || changes.delete == changes.update {
             let remedy = "give deletes an indicator of their own";
             findings.push(Finding::error("changes.delete", "is the indicator of another change too", remedy));
@@ -22,6 +29,9 @@ pub(super) fn examine(read: &Read, findings: &mut Vec<Finding>) {
     }
     if let Some(watermark) = &read.watermark {
         column("watermark.column", &watermark.column, findings);
+        if let Some(overlap) = &watermark.overlap {
+            text("watermark.overlap", overlap, findings);
+        }
     }
     for (at, limit) in [("max_deletes", &read.max_deletes), ("max_rejects", &read.max_rejects)] {
         if limit.as_ref().is_some_and(|limit| !Limit::is_valid(limit)) {
@@ -30,6 +40,13 @@ pub(super) fn examine(read: &Read, findings: &mut Vec<Finding>) {
     }
     statements(read, operation, findings);
     quarantine(read, operation, findings);
+}
+
+/// A value that the server has to take.
+fn text(at: &str, value: &str, findings: &mut Vec<Finding>) {
+    if value.contains('\0') {
+        findings.push(Finding::error(at, "contains a NUL character", "take it out: no text in PostgreSQL holds one"));
+    }
 }
 
 /// Fields that only some operations have.
