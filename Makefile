@@ -40,10 +40,14 @@ test-versions: ## Runs the engine's tests on PostgreSQL 14, 16, 17 and 18 (Linux
 	done
 
 .PHONY: check
-check: ## Formatting, clippy, and the validators of template and state machine
+check: ## Formatting, clippy, and the validators of template, state machine and dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	.ci/validate
+
+.PHONY: audit
+audit: ## Compares the dependencies with the RustSec advisories (fetches them: needs GitHub)
+	$$(scripts/install-deny) --locked check advisories
 
 .PHONY: build
 build: install ## Builds the command line, release: target/release/stagemill
