@@ -35,7 +35,7 @@ fn source(file: &str) -> String {
 #[test]
 fn every_file_and_test_that_the_architecture_names_is_there() {
     let architecture = source("ARCHITECTURE.md");
-    let tested = ["tests", "tests/engine", "tests/aws", "tests/documents", "crates/cli/tests"]
+    let tested = ["tests", "tests/engine", "tests/aws", "tests/fuzz", "tests/documents", "crates/cli/tests"]
         .iter()
         .flat_map(|folder| std::fs::read_dir(repository().join(folder)).unwrap())
         .map(|entry| entry.unwrap().path())
