@@ -18,6 +18,11 @@ test: install pgbouncer functions ## Runs every test: real PostgreSQL, the real 
 kills: install ## Kills `stagemill run` at random moments and resumes it: two jobs, 300 times each
 	STAGEMILL_KILLS=300 cargo test --locked -p stagemill-cli killed -- --nocapture
 
+.PHONY: faults
+faults: install ## Injects 1,000 faults into runs, and prints what became of them (about 20 minutes)
+	cargo build --locked -p stagemill-cli
+	STAGEMILL_FAULTS=1000 cargo test --locked -p stagemill-tests whatever_breaks -- --nocapture
+
 .PHONY: soak
 soak: install ## Compares 3,000 random tables, rows and jobs with the single statement
 	STAGEMILL_CASES=3000 cargo test --locked -p stagemill-tests property -- --nocapture

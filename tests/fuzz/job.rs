@@ -107,7 +107,7 @@ pub(super) fn right() -> BoxedStrategy<Value> {
                 job.insert("chunks".into(), cut);
                 job["chunks"]["rows"] = rows;
                 if operation == "sql" {
-                    let statements: Vec<String> = statements.iter().map(|text| format!("{text} {{chunk}}")).collect();
+                    let statements: Vec<String> = statements.iter().map(|text| format!("{{chunk}} {text}")).collect();
                     job.insert("sql".into(), json!(statements));
                     if job["chunks"]["by"] == "key" {
                         job["chunks"]["column"] = "id".into();

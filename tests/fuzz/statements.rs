@@ -55,7 +55,7 @@ fn mapping(words: &Words, operation: Operation, stage_rows: StageRows) -> Mappin
     }];
     let value = Some(format!("stage.{column}"));
     mapping.assignments = vec![Assignment { column, insert: value.clone(), update: value, compare: None }];
-    mapping.cut = vec![CutColumn { column: key, type_name: "text".into(), nullable: true }];
+    mapping.cut = vec![CutColumn { column: key, type_name: "text".into(), collation: None, nullable: true }];
     if operation == Operation::Changes {
         mapping.changes = Some(ChangeRules {
             indicator,
@@ -100,7 +100,9 @@ fn code(words: &Words, operation: Operation, stage_rows: StageRows) -> Result<Ve
     all.push(statement::count_outside(&mapping, &ranges));
     all.push(statement::count_new(&mapping, &words.values[0], &ranges));
     all.push(statement::count_deletes(&mapping, (0..).zip(&ranges)));
-    all.push(statement::is_staged(&mapping));
+    all.push(statement::keys_of_rejects(&mapping, "true"));
+    all.push(statement::count_untaken(&mapping));
+    all.push(statement::lock(&mapping, &ranges[0]));
     all.iter().map(|sql| skeleton(sql).map_err(TestCaseError::fail)).collect()
 }
 

@@ -12,22 +12,25 @@ pub fn is_in(statement: &str) -> bool {
     code.contains(CHUNK) || names_ids(&code)
 }
 
-/// The statement with its comments taken out. What a `--` in a quoted text hides is missed too: nobody puts a placeholder behind it on one line.
+/// The statement with its comments taken out; what looks like one in quotes is none.
 fn without_comments(statement: &str) -> String {
     let mut code = String::new();
     let mut rest = statement;
-    while let Some(at) = rest.find(['-', '/']) {
-        let (before, comment) = rest.split_at(at);
+    while let Some(at) = rest.find(['-', '/', '\'', '"']) {
+        let (before, after) = rest.split_at(at);
         code.push_str(before);
-        let end = if comment.starts_with("--") {
-            comment.find('\n').unwrap_or(comment.len())
-        } else if comment.starts_with("/*") {
-            comment.find("*/").map_or(comment.len(), |end| end + 2)
-        } else {
-            code.push_str(&comment[..1]);
-            1
+        let (kept, end) = match after.get(..2) {
+            Some("--") => (0, after.find('\n').unwrap_or(after.len())),
+            Some("/*") => (0, after.find("*/").map_or(after.len(), |end| end + 2)),
+            _ if after.starts_with(['\'', '"']) => {
+                let quote = &after[..1];
+                let end = after[1..].find(quote).map_or(after.len(), |end| end + 2);
+                (end, end)
+            }
+            _ => (1, 1),
         };
-        rest = &comment[end..];
+        code.push_str(&after[..kept]);
+        rest = &after[end..];
     }
     code + rest
 }
@@ -67,11 +70,6 @@ mod tests {
         );
         assert_eq!(fill("'{}' {start_id} {chunk", "true", None), "'{}' {start_id} {chunk");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_placeholder_in_a_comment_is_none() {
@@ -79,6 +77,8 @@ mod tests {
             ("DELETE FROM t WHERE {chunk}", true),
             ("UPDATE t SET n = n - 1 / 2 WHERE {chunk} -- as it was", true),
             ("/* all of it */ DELETE FROM t -- one\nWHERE id BETWEEN {start_id} AND {end_id}", true),
+            ("DELETE FROM t WHERE a <> '--' AND \"/*\" <> '' AND {chunk}", true),
+            ("DELETE FROM t WHERE ä = '-' -- {chunk}", false),
             ("DELETE FROM t -- {chunk}", false),
             ("DELETE FROM t /* {chunk} */ WHERE id > {start_id} -- {end_id}", false),
         ] {
