@@ -19,7 +19,8 @@ fn whatever_breaks_nothing_is_lost_and_nothing_is_applied_twice() {
     let from_environment = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let wanted = from_environment("STAGEMILL_FAULTS").and_then(|n| u32::try_from(n).ok()).unwrap_or(FAULTS);
     let seed = from_environment("STAGEMILL_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("seed {seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let table = runtime.block_on(suite::run(wanted, seed));
-    println!("seed {seed}\n{table}");
+    println!("{table}");
 }

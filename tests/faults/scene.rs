@@ -66,6 +66,9 @@ impl Scene {
         connection.batch("SET ROLE etl").await.unwrap();
         ledger::schema::migrate(&connection).await.unwrap();
         connection.batch(&workload.tables()).await.unwrap_or_else(|error| panic!("{workload:?}: {error}"));
+        // A crash must not take the tables back: commits here are acknowledged before they are on disk, those of the runs too.
+        connection.batch("RESET ROLE").await.unwrap();
+        connection.batch("CHECKPOINT").await.unwrap();
         std::fs::write(self.folder.path().join("job.json"), workload.job(dice)).unwrap();
     }
 

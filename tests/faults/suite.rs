@@ -83,7 +83,7 @@ fn deal(deck: &mut Vec<Fault>, dice: &mut Rng) -> Vec<Fault> {
 /// Runs the job until it is complete, and does harm meanwhile. Returns what struck, and how often the program was started.
 async fn harm(scene: &Scene, faults: &[Fault], dice: &mut Rng) -> (Vec<Struck>, usize) {
     let mut left = faults.to_vec();
-    let mut struck = Vec::new();
+    let (mut struck, mut last) = (Vec::new(), String::new());
     for start in 1..=STARTS {
         let mut child = scene.run().await;
         while let Some(fault) = left.pop() {
@@ -102,15 +102,14 @@ async fn harm(scene: &Scene, faults: &[Fault], dice: &mut Rng) -> (Vec<Struck>, 
         // 70 is a defect of ours, 101 a panic.
         assert!(!matches!(ended.code, Some(70 | 101)), "{ended:?}");
         no_orphans(scene).await;
+        last = ended.said;
         let status = scene.value("SELECT status FROM stagemill.run ORDER BY run_id DESC LIMIT 1").await;
         if status.starts_with("COMPLETE") {
             return (struck, start);
         }
     }
-    panic!(
-        "not complete after {STARTS} starts: {}",
-        scene.value("SELECT string_agg(r::text, '; ') FROM stagemill.run r").await
-    );
+    let names: Vec<String> = faults.iter().map(|fault| fault.name()).collect();
+    panic!("not complete after {STARTS} starts, with {names:?}: {last}")
 }
 
 /// No session or lock of the program is left when it has ended.
