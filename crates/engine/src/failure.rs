@@ -173,6 +173,9 @@ impl Class {
     }
 }
 
+/// SQLSTATEs of a row that wants another row, which may come later: a foreign key without its parent, a value that another row has still.
+pub const WANTS_ANOTHER_ROW: [&str; 3] = ["23503", "23505", "23P01"];
+
 /// Whether PostgreSQL has SQLSTATEs of that class; all others are a person's own.
 pub fn is_postgresqls(class: &str) -> bool {
     const CLASSES: &str = "00 01 02 03 08 09 0A 0B 0F 0L 0P 0Z 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 53 54 55 57 58 72 F0 HV P0 XX";

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::work::{self, Work, retried};
 use crate::{
     account::{self, Found},
-    failure::{Class, Failure},
+    failure::{Class, Failure, WANTS_ANOTHER_ROW},
     job::StageRows,
     ledger::{self, chunk::Done, reject::Rejected},
     outcome::Counts,
@@ -161,9 +161,8 @@ impl Search<'_> {
     }
 }
 
-/// A foreign key without its row, or a value that another row has still.
 fn may_fit_later(failure: &Failure) -> bool {
-    matches!(failure.sqlstate.as_deref(), Some("23503" | "23505" | "23P01"))
+    failure.sqlstate.as_deref().is_some_and(|code| WANTS_ANOTHER_ROW.contains(&code))
 }
 
 fn too_many(limit: i64, rejected: &[Rejected]) -> Failure {

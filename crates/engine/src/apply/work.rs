@@ -23,9 +23,6 @@ use crate::{
 /// From this attempt on a chunk that met others on its rows locks them first.
 const LOCKED_FIRST_FROM: i32 = 3;
 
-/// The class's name in the ledger.
-const CONTENTION: &str = "Contention";
-
 /// The time that a chunk has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
@@ -114,7 +111,7 @@ impl Work<'_> {
     fn deadlocks(&self) -> bool {
         self.mapping.operation.updates()
             && self.chunk.attempt >= LOCKED_FIRST_FROM
-            && self.chunk.last_class.as_deref() == Some(CONTENTION)
+            && self.chunk.last_class == Some(format!("{:?}", Class::Contention))
     }
 
     /// Marks the rows that this chunk tries again, where it is one for rows that were set aside. Returns how many.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     chunk::{self, Item, Range},
-    failure::{Class, Failure},
+    failure::{Class, Failure, WANTS_ANOTHER_ROW},
     mapping::Mapping,
     pg::{Connection, Param},
     statement,
@@ -188,12 +188,13 @@ pub async fn list(connection: &Connection, run: i64, limit: i64) -> Result<Vec<L
 /// What the server or the connection says.
 pub async fn may_fit_now(connection: &Connection, run: i64) -> Result<bool, Failure> {
     let sql = "SELECT EXISTS (SELECT FROM stagemill.reject WHERE run_id = $1 AND retried_in IS NULL AND target_key IS NOT NULL
-                              AND sqlstate IN ('23503', '23505', '23P01'))
+                              AND sqlstate = ANY ($2))
                       -- A key that can't be computed would fail the search for all others.
                       AND NOT EXISTS (SELECT FROM stagemill.reject WHERE run_id = $1 AND retried_in IS NULL AND target_key IS NULL
                                       AND error_class = 'BadData' AND sqlstate IS NOT NULL)
                       AND NOT EXISTS (SELECT FROM stagemill.chunk WHERE run_id = $1 AND kind = 'rejects')";
-    Ok(connection.query_one(sql, &[(&run, Type::INT8)]).await?.get(0))
+    let codes = WANTS_ANOTHER_ROW.as_slice();
+    Ok(connection.query_one(sql, &[(&run, Type::INT8), (&codes, Type::TEXT_ARRAY)]).await?.get(0))
 }
 
 /// Opens a round with one chunk that tries all rows again that are set aside. The caller holds the run's lock alone.

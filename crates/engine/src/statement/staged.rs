@@ -20,8 +20,6 @@ pub fn chunk_condition(mapping: &Mapping, range: &Range) -> String {
     let mut conditions = vec![range.predicate(&mapping.cut)];
     if let Range::Rejects { run, chunk } = range {
         conditions = vec![is_of_rejects(mapping, &format!("run_id = {run} AND retried_in = {chunk}"))];
-    }
-    if matches!(range, Range::Rejects { .. }) {
         conditions.extend(is_usable(mapping));
     }
     conditions.extend(mapping.row_conditions());
