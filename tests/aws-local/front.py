@@ -86,8 +86,10 @@ class Front:
                 answer = self.functions.set_environment(asked)
             case "faults":
                 answer = self.functions.faults.add(asked["function"], asked["fault"], asked["times"])
-            case "kill":
-                answer = self.functions.kill(asked["function"])
+            case "waiting":
+                answer = self.functions.faults.count(asked["function"])
+            case "in_flight":
+                answer = self.functions.record.in_flight(asked["function"])
             case _:
                 return 404, {}, b'{"message": "no such hook"}'
         return 200, {}, json.dumps(answer).encode()

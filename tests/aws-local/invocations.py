@@ -40,6 +40,11 @@ class Record:
         with self.lock:
             invocation.end, invocation.answer, invocation.error = time.time(), answer, error
 
+    def in_flight(self, function: str) -> list[dict[str, Any]]:
+        """The calls of a function that are being served, the newest last."""
+        with self.lock:
+            return [asdict(one) for one in self.invocations if one.end is None and one.function == function]
+
     def as_json(self) -> list[dict[str, Any]]:
         with self.lock:
             return [asdict(invocation) for invocation in self.invocations]
@@ -64,3 +69,8 @@ class Faults:
     def take(self, function: str) -> str | None:
         with self.lock:
             return self.waiting[function].popleft() if self.waiting[function] else None
+
+    def count(self, function: str) -> int:
+        """How many still wait for a call."""
+        with self.lock:
+            return len(self.waiting[function])

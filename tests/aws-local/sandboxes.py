@@ -13,7 +13,6 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from invocations import Faults, Invocation, Record
 from runtime_api import RuntimeApi, stop
@@ -218,14 +217,6 @@ class Functions:
                 sandbox.busy = True
         for sandbox in idle:
             stop(sandbox.process)
-
-    def kill(self, function: str) -> dict[str, Any]:
-        """Kills a process of the function that is serving a call, if there is one."""
-        with self.lock:
-            busy = [one for one in self.sandboxes.values() if one.busy and one.function.name == function]
-        for sandbox in busy[:1]:
-            sandbox.process.kill()
-        return {"killed": [sandbox.name for sandbox in busy[:1]]}
 
     def stop(self) -> None:
         with self.lock:

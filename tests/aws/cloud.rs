@@ -18,6 +18,10 @@ mod function;
 mod invocation;
 
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -112,10 +116,21 @@ impl Cloud {
         self.front.hook("faults", &json!({ "function": function, "fault": fault, "times": times })).await;
     }
 
+    /// How many faults still wait for a call of the function.
+    pub async fn waiting(&self, function: FunctionName) -> u64 {
+        self.front.hook("waiting", &json!({ "function": function })).await.as_u64().unwrap_or(0)
+    }
+
+    /// The calls of a function that are being served.
+    pub async fn in_flight(&self, function: FunctionName) -> Vec<Invocation> {
+        let calls = self.front.hook("in_flight", &json!({ "function": function })).await;
+        serde_json::from_value(calls).expect("the front's record has the shape of Invocation")
+    }
+
     /// Kills a process of the function that is serving a call, with SIGKILL. False if none is.
     pub async fn kill_busy(&self, function: FunctionName) -> bool {
-        let answer = self.front.hook("kill", &json!({ "function": function })).await;
-        answer["killed"].as_array().is_some_and(|killed| !killed.is_empty())
+        let pid = self.in_flight(function).await.first().and_then(|call| i32::try_from(call.pid).ok());
+        pid.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok())
     }
 
     /// Everything that the processes of a function wrote to standard output and standard error.

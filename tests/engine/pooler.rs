@@ -27,6 +27,9 @@ use crate::{
     },
 };
 
+/// The target is slow enough that sessions are shared.
+const ROW_TAKES: Duration = Duration::from_millis(1);
+
 /// Sessions with the server, for eight workers.
 const SESSIONS: u32 = 3;
 
@@ -170,7 +173,7 @@ async fn holds(database: &Database, workload: Workload, summary: &Summary) {
 async fn eight_workers_share_three_sessions_and_each_operation_is_the_single_statement() {
     let Some(pooler) = Pooler::start() else { return };
     for (seed, workload) in (0..).zip(Workload::ALL) {
-        let database = Database::with(&workload.tables()).await;
+        let database = Database::with(&workload.tables(ROW_TAKES)).await;
         let watched = database.another_connection().await;
         let server = through(&database, pooler.port);
         let most = async {
@@ -201,7 +204,7 @@ async fn workers_that_are_cut_off_before_the_pooler_lose_nothing_and_apply_nothi
         (Workload::Statements, Point::Fence, Harm::CutBefore),
     ];
     for (workload, point, harm) in harms {
-        let database = Database::with(&workload.tables()).await;
+        let database = Database::with(&workload.tables(ROW_TAKES)).await;
         let answer = planned(&through(&database, pooler.port), &spec(workload, 7)).await;
         let struck = proxy.arm(point, harm, 7);
         let summary = bounded(drive(&through(&database, proxy.port()), answer)).await;
@@ -215,7 +218,7 @@ async fn workers_that_are_cut_off_before_the_pooler_lose_nothing_and_apply_nothi
 async fn a_pooler_that_is_killed_and_started_again_in_the_middle_loses_nothing() {
     let Some(mut pooler) = Pooler::start() else { return };
     for workload in [Workload::Increment, Workload::Changes] {
-        let database = Database::with(&workload.tables()).await;
+        let database = Database::with(&workload.tables(ROW_TAKES)).await;
         let server = through(&database, pooler.port);
         let answer = planned(&server, &spec(workload, 3)).await;
         let middle = async {

@@ -1,28 +1,18 @@
-//! What can go wrong, and how it is made to.
+//! What can go wrong with server and connections, and how it is made to.
 
 use std::time::Duration;
 
 use fastrand::Rng;
-use nix::sys::signal::Signal;
 use scratch_postgres::Shutdown;
-use tokio::process::Child;
 
 use super::{
     proxy::{Harm, Point},
-    scene::{Scene, signal},
+    scene::{DATABASE, Scene},
 };
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fault {
-    /// SIGKILL of the program.
-    Kill,
-    /// SIGTERM: what is in flight finishes.
-    Terminate,
-    /// SIGTERM twice: the end is at once.
-    TerminateTwice,
-    /// SIGSTOP, and on after a while.
-    Freeze,
     /// Harm to the connection at a point of a chunk's life.
     Connection(Point, Harm),
     /// `pg_terminate_backend` on a worker's session.
@@ -60,10 +50,6 @@ impl Fault {
         let connection = connection
             .filter(|fault| !matches!(fault, Self::Connection(Point::Connect | Point::Commit, Harm::Refuse(_))));
         let others = [
-            Self::Kill,
-            Self::Terminate,
-            Self::TerminateTwice,
-            Self::Freeze,
             Self::TerminateBackend,
             Self::Crash,
             Self::Restart,
@@ -78,10 +64,6 @@ impl Fault {
     /// The line of the table that it is counted in.
     pub fn name(self) -> String {
         match self {
-            Self::Kill => "SIGKILL of the program".into(),
-            Self::Terminate => "SIGTERM".into(),
-            Self::TerminateTwice => "SIGTERM twice".into(),
-            Self::Freeze => "SIGSTOP, then on".into(),
             Self::TerminateBackend => "pg_terminate_backend".into(),
             Self::Crash => "server crash and recovery".into(),
             Self::Restart => "server restart".into(),
@@ -112,23 +94,10 @@ impl Fault {
         }
     }
 
-    /// Does it; false when its moment did not come before the program ended.
-    pub async fn strike(self, scene: &Scene, child: &mut Child, dice: &mut Rng) -> bool {
+    /// Does it; false when its moment did not come before the victim's end.
+    pub async fn strike(self, scene: &Scene, over: impl Future<Output = ()>, dice: &mut Rng) -> bool {
         match self {
-            Self::Kill => signal(child, Signal::SIGKILL),
-            Self::Terminate => signal(child, Signal::SIGTERM),
-            Self::TerminateTwice => {
-                signal(child, Signal::SIGTERM);
-                pause(dice, 5..50).await;
-                signal(child, Signal::SIGTERM)
-            }
-            Self::Freeze => {
-                let struck = signal(child, Signal::SIGSTOP);
-                pause(dice, 100..1_500).await;
-                signal(child, Signal::SIGCONT);
-                struck
-            }
-            Self::Connection(point, harm) => connection(scene, child, point, harm, dice).await,
+            Self::Connection(point, harm) => connection(scene, over, point, harm, dice).await,
             Self::TerminateBackend => {
                 let sql = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity
                            WHERE datname = current_database() AND application_name LIKE 'stagemill:%' ORDER BY random() LIMIT 1) a";
@@ -144,16 +113,16 @@ impl Fault {
     }
 }
 
-async fn pause(dice: &mut Rng, milliseconds: std::ops::Range<u64>) {
+pub async fn pause(dice: &mut Rng, milliseconds: std::ops::Range<u64>) {
     tokio::time::sleep(Duration::from_millis(dice.u64(milliseconds))).await;
 }
 
-async fn connection(scene: &Scene, child: &mut Child, point: Point, harm: Harm, dice: &mut Rng) -> bool {
+async fn connection(scene: &Scene, over: impl Future<Output = ()>, point: Point, harm: Harm, dice: &mut Rng) -> bool {
     let passes = if point == Point::Connect { dice.u32(0..3) } else { dice.u32(0..12) };
     let mut struck = scene.proxy.arm(point, harm, passes);
     let struck = tokio::select! {
         struck = struck.wait_for(|struck| *struck) => struck.is_ok(),
-        _ = child.wait() => false,
+        () = over => false,
         () = tokio::time::sleep(Duration::from_secs(5)) => false,
     };
     scene.proxy.disarm();
@@ -167,11 +136,11 @@ async fn restart(scene: &Scene, shutdown: Shutdown) -> bool {
 
 /// No session more for anybody but superusers; those there are, are ended.
 async fn too_many(scene: &Scene, dice: &mut Rng) -> bool {
-    let (connection, name) = (scene.connection().await, scene.database());
+    let connection = scene.connection().await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'stagemill%'";
-    let struck = connection.batch(&format!("ALTER DATABASE {name} CONNECTION LIMIT 0; {end}")).await.is_ok();
+    let struck = connection.batch(&format!("ALTER DATABASE {DATABASE} CONNECTION LIMIT 0; {end}")).await.is_ok();
     pause(dice, 300..1_200).await;
-    connection.batch(&format!("ALTER DATABASE {name} CONNECTION LIMIT -1")).await.is_ok() && struck
+    connection.batch(&format!("ALTER DATABASE {DATABASE} CONNECTION LIMIT -1")).await.is_ok() && struck
 }
 
 /// Takes rows from the last to the first, one by one: the workers come the other way.

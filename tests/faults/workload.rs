@@ -1,6 +1,11 @@
 //! What is run while harm is done: jobs that show every row that is lost or applied twice, beside the single statement on a copy.
 
+use std::time::Duration;
+
 use fastrand::Rng;
+
+/// A row's value, and a part of passwords: nothing may print it.
+pub const PLANTED: &str = "planted-4711";
 
 /// A kind of job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +26,7 @@ impl Workload {
     pub const ALL: [Self; 5] = [Self::Increment, Self::Upsert, Self::Delete, Self::Changes, Self::Statements];
 
     /// Stage, target, and `oracle`: the target as the single statement leaves it. Each target row takes its time.
-    pub fn tables(self) -> String {
+    pub fn tables(self, row_takes: Duration) -> String {
         let rows = match self {
             Self::Changes => {
                 "CREATE TABLE stage (id int, n text, op text, seq text); CREATE INDEX ON stage (id);
@@ -40,9 +45,10 @@ impl Workload {
              CREATE TABLE noted (id int);
              {rows}
              CREATE TABLE oracle (LIKE target INCLUDING ALL); INSERT INTO oracle TABLE target; {}
-             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.001); RETURN COALESCE(NEW, OLD); END $$;
+             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({}); RETURN COALESCE(NEW, OLD); END $$;
              CREATE TRIGGER slow BEFORE INSERT OR UPDATE OR DELETE ON target FOR EACH ROW EXECUTE FUNCTION slow(); ANALYZE;",
-            self.statement()
+            self.statement(),
+            row_takes.as_secs_f64()
         )
     }
 
