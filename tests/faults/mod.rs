@@ -10,6 +10,7 @@ mod people;
 mod program;
 pub mod proxy;
 mod scene;
+mod silence;
 mod suite;
 pub mod workload;
 

@@ -158,18 +158,18 @@ impl Victim for Program {
 }
 
 /// The program under test.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     std::env::var_os("STAGEMILL_BIN")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/stagemill"), PathBuf::from)
 }
 
 /// Sends a signal to a program that may have ended by itself.
-fn signal(child: &Child, signal: Signal) -> bool {
+pub fn signal(child: &Child, signal: Signal) -> bool {
     child.id().and_then(|pid| i32::try_from(pid).ok()).is_some_and(|pid| kill(Pid::from_raw(pid), signal).is_ok())
 }
 
 /// Waits for a program's end.
-async fn ended(child: Child) -> (Option<i32>, String) {
+pub async fn ended(child: Child) -> (Option<i32>, String) {
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     let output = output.unwrap_or_else(|_| panic!("the program hangs")).unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
