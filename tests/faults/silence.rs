@@ -10,6 +10,7 @@ use std::{
 use nix::sys::signal::Signal;
 use scratch_postgres::ScratchPostgres;
 use stagemill_engine::{
+    failure::Class,
     ledger,
     pg::{Connection, Server, Trust},
 };
@@ -229,4 +230,15 @@ async fn a_statement_ends_within_two_seconds_of_its_client_being_killed() {
     child.kill().await.unwrap();
     let taken = until(&database.connection, SESSIONS, "0", CLOSED_WITHIN).await;
     println!("the sessions of a client that was killed were gone after {taken:.1?}");
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_is_given_up_as_a_lost_connection() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://nobody@{}/none", silent.local_addr().unwrap());
+    let server = Server::new(url.parse().unwrap(), &Trust::System).unwrap();
+    let connecting = tokio::time::timeout(NOTICED_WITHIN, server.connect("test")).await;
+    let failure = connecting.expect("it does not wait for ever").err().unwrap();
+    assert_eq!(failure.class, Class::ConnectionLost);
+    assert!(failure.message().contains("no log-in within 15 s"), "{failure}");
 }

@@ -88,6 +88,9 @@ pub async fn run<V: Victim>(victim: &V, scene: &Scene, wanted: u32, seed: u64) -
         table.starts += starts;
         judge(scene, workload, &struck, &mut table, seed).await;
         scene.clear().await;
+        if table.runs.is_multiple_of(25) {
+            println!("{} of {wanted} faults in {} runs", table.injected, table.runs);
+        }
     }
     table
 }

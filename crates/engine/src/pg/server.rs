@@ -22,6 +22,10 @@ pub enum Trust {
     Only(Vec<u8>),
 }
 
+/// The longest that connecting, TLS and log-in take. The driver's own limit ends with TCP's handshake: a peer that is silent after it was waited
+/// for until the server's `authentication_timeout`, or for ever.
+const LONGEST_LOG_IN: Duration = Duration::from_secs(15);
+
 /// A server to connect to.
 #[derive(Clone)]
 pub struct Server {
@@ -79,13 +83,22 @@ impl Server {
     pub async fn connect(&self, application_name: &str) -> Result<Connection, Failure> {
         let mut config = self.config.clone();
         config.application_name(application_name);
-        let connection = match &self.tls {
-            Some(tls) => Connection::start(config.connect(tls.clone()).await),
-            None => Connection::start(config.connect(tokio_postgres::NoTls).await),
+        let connected = async {
+            let connection = match &self.tls {
+                Some(tls) => Connection::start(config.connect(tls.clone()).await),
+                None => Connection::start(config.connect(tokio_postgres::NoTls).await),
+            };
+            let connection = connection.map_err(|error| self.cannot_connect(failure(&error)))?;
+            connection.prepare_session(self.idle_limit).await?;
+            Ok(connection)
         };
-        let connection = connection.map_err(|error| self.cannot_connect(failure(&error)))?;
-        connection.prepare_session(self.idle_limit).await?;
-        Ok(connection)
+        match tokio::time::timeout(LONGEST_LOG_IN, connected).await {
+            Ok(connected) => connected,
+            Err(_) => Err(self.cannot_connect(Failure::new(
+                Class::ConnectionLost,
+                format!("no log-in within {} s", LONGEST_LOG_IN.as_secs()),
+            ))),
+        }
     }
 
     fn cannot_connect(&self, failure: Failure) -> Failure {
