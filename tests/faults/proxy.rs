@@ -275,8 +275,8 @@ async fn replies(
         match now {
             Answers::Pass => to.lock().await.write_all(piece).await?,
             Answers::Hold => std::future::pending().await,
-            // ReadyForQuery ends an answer: 'Z', its length, and the state.
-            Answers::Drop if piece.len() >= 6 && piece[read - 6] == b'Z' => return Ok(()),
+            // ReadyForQuery ends an answer: 'Z', its length, and the state. 'R' asks for a password, and then waits for it.
+            Answers::Drop if piece[0] == b'R' || piece.len() >= 6 && piece[read - 6] == b'Z' => return Ok(()),
             Answers::Drop => {}
             Answers::Half => return to.lock().await.write_all(&piece[..read / 2]).await,
         }
