@@ -21,7 +21,7 @@ kills: install ## Kills `stagemill run` at random moments and resumes it: two jo
 STAGEMILL_FAULTS ?= 1000
 
 .PHONY: faults
-faults: install functions ## Injects 1,000 faults into runs, here and under the state machine, and prints what became of them (about 20 minutes)
+faults: install functions ## Injects 1,000 faults into runs, here and under the state machine, and prints what became of them (about half an hour)
 	cargo build --locked -p stagemill-cli
 	STAGEMILL_FUNCTIONS=$(FUNCTIONS) STAGEMILL_FAULTS=$(STAGEMILL_FAULTS) cargo test --locked -p stagemill-tests whatever_breaks -- --nocapture
 

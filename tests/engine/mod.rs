@@ -18,7 +18,7 @@ mod resume;
 mod runs;
 mod skip;
 mod split;
-mod tls;
+pub mod tls;
 mod traps;
 mod types;
 mod unchanged;

@@ -8,13 +8,13 @@ use stagemill_engine::{
     pg::{Connection, Server, Trust},
 };
 
-/// A self-signed certificate for a host name: PEM texts of certificate and key.
-fn certificate(host: &str) -> (String, String) {
+/// A self-signed certificate for a name as openssl writes it (`DNS:host`, `IP:address`): PEM texts of certificate and key.
+pub fn certificate(name: &str) -> (String, String) {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("crt"), folder.path().join("key"));
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test", "-addext"])
-        .arg(format!("subjectAltName=DNS:{host}"))
+        .arg(format!("subjectAltName={name}"))
         .arg("-out")
         .arg(&certificate)
         .arg("-keyout")
@@ -33,17 +33,17 @@ async fn connect(server: &ScratchPostgres, trusted: &str) -> Result<Connection, 
 
 #[tokio::test]
 async fn a_certificate_must_be_of_a_trusted_authority_and_name_the_host() {
-    let (right, key) = certificate("localhost");
+    let (right, key) = certificate("DNS:localhost");
     let server = ScratchPostgres::builder().tls(&right, &key).start().unwrap_or_else(|error| panic!("{error}"));
     let connection = connect(&server, &right).await.unwrap();
     let row = connection.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await.unwrap();
     assert!(row.get::<_, bool>(0));
-    let (other, _) = certificate("localhost");
+    let (other, _) = certificate("DNS:localhost");
     let refused = connect(&server, &other).await.unwrap_err();
     assert_eq!(refused.class, Class::Configuration);
     assert!(refused.message().contains("must be signed by a trusted authority and name the host"), "{refused}");
 
-    let (elsewhere, key) = certificate("db.example");
+    let (elsewhere, key) = certificate("DNS:db.example");
     let server = ScratchPostgres::builder().tls(&elsewhere, &key).start().unwrap_or_else(|error| panic!("{error}"));
     let refused = connect(&server, &elsewhere).await.unwrap_err();
     assert_eq!(refused.class, Class::Configuration);

@@ -33,7 +33,7 @@ pub struct Functions {
     rotations: Mutex<u32>,
 }
 
-/// The executions that go on with a run, and why those that failed did.
+/// The executions of one start: one, or several that the same input started; those of `ended` have ended, and the recorder was told.
 #[derive(Debug, Default)]
 pub struct Executions {
     input: Value,
@@ -127,7 +127,8 @@ impl Functions {
             format!("{}-{rotations}", password())
         };
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'etl' AND random() < 0.5";
-        let changed = format!("ALTER ROLE {ROLE} PASSWORD '{password}'; {end}");
+        // A crash must not take it back: the secret has it then.
+        let changed = format!("SET synchronous_commit = on; ALTER ROLE {ROLE} PASSWORD '{password}'; {end}");
         // A password that can't be changed must not go into the secret.
         if scene.connection().await.batch(&changed).await.is_err() {
             return false;

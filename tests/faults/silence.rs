@@ -2,7 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::process::Child;
 
 use super::program::{ended, program, signal};
-use crate::database::Database;
+use crate::{database::Database, engine::tls::certificate};
 
 /// After this no session of a silent client may be left.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
@@ -93,7 +93,8 @@ impl Machine {
     /// A server which this machine reaches, and `ca.pem` to know it by.
     fn server(&self, folder: &Path) -> ScratchPostgres {
         let address = self.address(1);
-        let (certificate, key) = certificate(address, folder);
+        let (certificate, key) = certificate(&format!("IP:{address}"));
+        std::fs::write(folder.join("ca.pem"), &certificate).unwrap();
         let hba = folder.join("hba");
         std::fs::write(
             &hba,
@@ -127,22 +128,6 @@ impl Drop for Machine {
 
 fn ip(line: &str) -> bool {
     Command::new("ip").args(line.split(' ')).output().is_ok_and(|output| output.status.success())
-}
-
-/// A self-signed certificate for an address: PEM texts of certificate, which is also left as `ca.pem`, and key.
-fn certificate(address: Ipv4Addr, folder: &Path) -> (String, String) {
-    let [certificate, key]: [PathBuf; 2] = ["ca.pem", "key.pem"].map(|name| folder.join(name));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test", "-addext"])
-        .arg(format!("subjectAltName=IP:{address}"))
-        .arg("-out")
-        .arg(&certificate)
-        .arg("-keyout")
-        .arg(&key)
-        .output()
-        .expect("this test makes its certificate with the `openssl` command");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (std::fs::read_to_string(certificate).unwrap(), std::fs::read_to_string(key).unwrap())
 }
 
 fn start(mut command: Command, url: &str, folder: &Path, args: &[&str]) -> Child {
