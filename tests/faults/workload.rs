@@ -93,7 +93,7 @@ impl Workload {
             r#"{{"name": "faults", "stage": {{"table": "public.stage"}}, "target": {{"table": "public.target", "key": {key}}}, {what},
                 "chunks": {{"by": "{by}", "rows": {rows}{column}}}, "parallelism": {}, "retry": {{"attempts": 20, "rounds": 5}},
                 "session": {{"lock_timeout": "2s", "statement_timeout": "5s"}}}}"#,
-            dice.u32(2..9)
+            dice.u32(2..17)
         )
     }
 
