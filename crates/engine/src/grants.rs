@@ -17,8 +17,8 @@ use crate::{
 /// What planner, executors and recorder do with the ledger's tables; the command line does no more.
 const LEDGER: [(&str, &[&str]); 4] = [
     ("SELECT", &["migration", "job", "run_status"]),
-    ("SELECT, INSERT, UPDATE", &["run", "reject"]),
-    ("SELECT, INSERT", &["round"]),
+    ("SELECT, INSERT, UPDATE", &["run", "reject", "hold"]),
+    ("SELECT, INSERT", &["round", "pace"]),
     ("SELECT, INSERT, UPDATE, DELETE", &["chunk"]),
 ];
 

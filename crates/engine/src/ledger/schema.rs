@@ -10,7 +10,8 @@ use crate::{
 };
 
 /// The migrations, in order; version n is the n-th.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_ledger.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../migrations/0001_ledger.sql"), include_str!("../../migrations/0002_live_control.sql")];
 
 /// The version that this program reads and writes.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
