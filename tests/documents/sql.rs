@@ -48,7 +48,7 @@ async fn what_a_dba_asks_first_is_answered() {
     quarantine.max_rejects = Some(Limit::Rows(1));
     database.run(&quarantine).await;
     database.planned(&upsert("open"), "me").await;
-    ledger::chunk::claim(&database.connection, 14, 1, 1, "me").await.unwrap();
+    ledger::chunk::claim(&database.connection, 14, (1, 1), "me", None).await.unwrap();
     let statuses = "SELECT string_agg(run_id || ' ' || status, ', ' ORDER BY run_id) FROM stagemill.run";
     assert_eq!(database.value(statuses).await, "11 COMPLETE, 12 INCOMPLETE, 13 COMPLETE_WITH_REJECTS, 14 RUNNING");
 
@@ -86,7 +86,7 @@ async fn the_grants_suffice_for_a_run_and_for_resuming_it() {
     record::ended_from_outside(&connection, "arn:first", &Failure::new(Class::Stopped, "test")).await.unwrap();
     let answer = resume::run(&connection, 1, "arn:second", false).await.unwrap();
     let run = ledger::run::load(&connection, 1).await.unwrap();
-    let worker = Worker { connection: &connection, run: &run, name: "etl" };
+    let worker = Worker { connection: &connection, run: &run, name: "etl", rank: None };
     for item in &answer.items {
         apply::item(worker, item, &Stop::default(), &|_| {}).await.unwrap();
     }

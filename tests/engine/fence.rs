@@ -34,12 +34,12 @@ const WHOLE: Item = Item { run: 1, round: 1, first: 1, last: 1_000, stalled: 0 }
 async fn apply(database: &Database, item: Item) -> Result<Vec<i32>, Class> {
     let connection = database.another_connection().await;
     let run = ledger::run::load(&connection, item.run).await.unwrap();
-    let worker = Worker { connection: &connection, run: &run, name: "test" };
-    apply::item(worker, &item, &Stop::default(), &|_| {}).await.map_err(|failure| failure.class)
+    let worker = Worker { connection: &connection, run: &run, name: "test", rank: None };
+    apply::item(worker, &item, &Stop::default(), &|_| {}).await.map(|left| left.chunks).map_err(|failure| failure.class)
 }
 
 async fn claim(database: &Database, id: i32) -> Claimed {
-    match ledger::chunk::claim(&database.connection, 1, id, 1, "zombie").await.unwrap() {
+    match ledger::chunk::claim(&database.connection, 1, (id, 1), "zombie", None).await.unwrap() {
         Claim::Ours(claimed) => *claimed,
         other => panic!("{other:?}"),
     }
@@ -111,7 +111,7 @@ async fn a_chunk_that_is_applied_is_never_claimed_again() {
     database.planned(&job(JOB), "me").await;
     assert_eq!(apply(&database, WHOLE).await, Ok(vec![]));
     for round in [1, 2] {
-        let claimed = ledger::chunk::claim(&database.connection, 1, 1, round, "late").await.unwrap();
+        let claimed = ledger::chunk::claim(&database.connection, 1, (1, round), "late", None).await.unwrap();
         assert!(matches!(claimed, Claim::NotDue), "{claimed:?}");
     }
 }
@@ -227,8 +227,8 @@ async fn a_chunk_that_the_deadline_cuts_off_is_left_for_the_next_call() {
         let run = ledger::run::load(&connection, 1).await.unwrap();
         let deadline = Some(std::time::Instant::now() + Duration::from_micros(700_000 + microseconds));
         let stop = Stop { deadline, asked: None };
-        let worker = Worker { connection: &connection, run: &run, name: "test" };
-        assert_eq!(apply::item(worker, &Item { last: 2, ..WHOLE }, &stop, &|_| {}).await.unwrap(), [2]);
+        let worker = Worker { connection: &connection, run: &run, name: "test", rank: None };
+        assert_eq!(apply::item(worker, &Item { last: 2, ..WHOLE }, &stop, &|_| {}).await.unwrap().chunks, [2]);
         let chunk = "SELECT concat_ws(' ', c.state, c.round, r.halted) FROM stagemill.chunk c, stagemill.run r WHERE chunk_id = 2";
         assert_eq!(database.value(chunk).await, "UNASSIGNED 1");
     }
@@ -259,6 +259,6 @@ async fn a_held_chunk_is_among_those_left() {
     let connection = database.another_connection().await;
     let run = ledger::run::load(&connection, 1).await.unwrap();
     let stop = Stop { deadline: Some(std::time::Instant::now() + Duration::from_millis(900)), asked: None };
-    let worker = Worker { connection: &connection, run: &run, name: "test" };
-    assert_eq!(apply::item(worker, &WHOLE, &stop, &|_| {}).await.unwrap(), [1, 3, 4]);
+    let worker = Worker { connection: &connection, run: &run, name: "test", rank: None };
+    assert_eq!(apply::item(worker, &WHOLE, &stop, &|_| {}).await.unwrap().chunks, [1, 3, 4]);
 }

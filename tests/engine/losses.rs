@@ -121,8 +121,8 @@ async fn a_change_of_a_subtransaction_that_was_open_at_planning_is_seen() {
         let connection = database.another_connection().await;
         let run = ledger::run::load(&connection, 1).await.unwrap();
         for item in &answer.items {
-            let worker = Worker { connection: &connection, run: &run, name: "me" };
-            assert_eq!(apply::item(worker, item, &Stop::default(), &|_| {}).await.unwrap(), Vec::<i32>::new());
+            let worker = Worker { connection: &connection, run: &run, name: "me", rank: None };
+            assert_eq!(apply::item(worker, item, &Stop::default(), &|_| {}).await.unwrap().chunks, Vec::<i32>::new());
         }
         writer.batch("COMMIT").await.unwrap();
         let closed = record::round(&connection, 1, 1).await.unwrap().closed.unwrap();

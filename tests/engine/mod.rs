@@ -1,6 +1,7 @@
 //! The engine against real PostgreSQL.
 
 mod changes;
+mod control;
 mod dba;
 mod emptied;
 mod fence;

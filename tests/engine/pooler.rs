@@ -142,7 +142,7 @@ fn through(database: &Database, port: u16) -> Server {
 
 fn spec(workload: Workload, seed: u64) -> Job {
     let mut job = database::job(&workload.job(&mut fastrand::Rng::with_seed(seed)));
-    job.parallelism = 8;
+    job.parallelism = 8.into();
     job.chunks.by = ChunkBy::Key;
     job.chunks.rows = 10;
     job

@@ -78,7 +78,7 @@ async fn over_the_maximum_the_run_fails_and_says_so() {
     let database = Database::with(TABLES).await;
     database.execute("UPDATE stage SET n = 'x' WHERE id % 80 = 0").await;
     // One after the other, so that the first ten are set aside.
-    let summary = database.run(&Job { parallelism: 1, ..spec(TEN) }).await;
+    let summary = database.run(&Job { parallelism: 1.into(), ..spec(TEN) }).await;
     assert_eq!((summary.status, summary.error_class.as_deref()), (Status::Failed, Some("LimitExceeded")));
     let error = summary.error.unwrap();
     assert!(error.contains("more than max_rejects (10) rows") && error.contains("not valid for its type"), "{error}");
@@ -108,7 +108,7 @@ async fn rows_that_only_wait_for_another_chunk_are_not_bad() {
     spec.columns = None;
     spec.columns =
         serde_json::from_str(r#"{"id": "stage.id", "parent": "stage.parent", "n": "stage.n::int"}"#).unwrap();
-    spec.parallelism = 1;
+    spec.parallelism = 1.into();
     let summary = database.run(&spec).await;
     assert_eq!((summary.status, summary.tally.counts.inserted), (Status::CompleteWithRejects, 199));
     assert_eq!(rejected(&database).await, "50 23503 target_parent_fkey");
@@ -126,7 +126,7 @@ async fn of_two_chunks_that_wait_for_each_other_neither_loses_a_good_row() {
     let mut spec = spec(r#", "max_rejects": 60, "chunks": {"rows": 50}"#);
     spec.columns =
         serde_json::from_str(r#"{"id": "stage.id", "parent": "stage.parent", "n": "stage.n::int"}"#).unwrap();
-    spec.parallelism = 1;
+    spec.parallelism = 1.into();
     let summary = database.run(&spec).await;
     assert_eq!(
         (summary.status, summary.tally.counts.inserted),

@@ -84,7 +84,7 @@ async fn a_run_of_which_nothing_is_left_is_completed() {
     let answer = database.planned(&job(JOB), FIRST).await;
     let connection = database.another_connection().await;
     let run = ledger::run::load(&connection, 1).await.unwrap();
-    let worker = stagemill_engine::apply::Worker { connection: &connection, run: &run, name: "test" };
+    let worker = stagemill_engine::apply::Worker { connection: &connection, run: &run, name: "test", rank: None };
     for item in &answer.items {
         stagemill_engine::apply::item(worker, item, &stagemill_engine::apply::Stop::default(), &|_| {}).await.unwrap();
     }
@@ -114,7 +114,7 @@ async fn the_former_owners_workers_and_recorder_come_too_late() {
     let answer = resume::run(&database.connection, 1, SECOND, false).await.unwrap();
     let late = Item { run: 1, round: 1, first: 1, last: 4, stalled: 0 };
     assert!(ledger::chunk::due(&database.connection, 1, late.round, late.first, late.last).await.unwrap().is_empty());
-    let claimed = ledger::chunk::claim(&database.connection, 1, 1, late.round, "late").await.unwrap();
+    let claimed = ledger::chunk::claim(&database.connection, 1, (1, late.round), "late", None).await.unwrap();
     assert!(matches!(claimed, Claim::NotDue), "{claimed:?}");
     let refused = record::round_of(&database.connection, FIRST, 1, 1).await.unwrap_err();
     assert_eq!(refused.class, Class::RunClosed);

@@ -118,7 +118,7 @@ async fn an_owner_that_comes_back_in_time_is_not_abandoned() {
     database.planned(&upsert(""), "slow").await;
     silent_for_an_hour(&database).await;
     let dead = ledger::run::open_run(&database.connection, 1).await.unwrap();
-    ledger::chunk::claim(&database.connection, 1, 1, 1, "slow").await.unwrap();
+    ledger::chunk::claim(&database.connection, 1, (1, 1), "slow", None).await.unwrap();
     assert_eq!(plan::abandon(&database.connection, &dead).await.unwrap_err().class, Class::Contention);
     assert_eq!(database.value("SELECT status FROM stagemill.run").await, "RUNNING");
 }

@@ -24,7 +24,8 @@ fn increments(by: &str, filter: &str) -> stagemill_engine::job::Job {
 async fn a_worker_that_was_taken_for_dead_cannot_apply_a_skipped_chunk() {
     let database = Database::with(TABLES).await;
     database.planned(&increments("key", ""), "gone").await;
-    let Claim::Ours(zombie) = ledger::chunk::claim(&database.connection, 1, 1, 1, "zombie").await.unwrap() else {
+    let Claim::Ours(zombie) = ledger::chunk::claim(&database.connection, 1, (1, 1), "zombie", None).await.unwrap()
+    else {
         panic!("the chunk is not free")
     };
     skip::chunks(&database.connection, 1, &[1]).await.unwrap();

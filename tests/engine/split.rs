@@ -78,10 +78,10 @@ async fn a_chunk_that_no_call_can_finish_whole_is_finished_in_parts() {
         let run = ledger::run::load(&connection, 1).await.unwrap();
         // Time for about 18 rows.
         let stop = Stop { deadline: Some(Instant::now() + Duration::from_millis(800)), asked: None };
-        let worker = Worker { connection: &connection, run: &run, name: "lambda" };
+        let worker = Worker { connection: &connection, run: &run, name: "lambda", rank: None };
         let left = apply::item(worker, &item, &stop, &|_| {}).await.unwrap();
         calls += 1;
-        let Some(first) = left.first() else { break };
+        let Some(first) = left.chunks.first() else { break };
         item = Item { first: *first, ..item };
         assert!(calls < 20, "it never ends");
     }
@@ -95,7 +95,7 @@ async fn the_zombie_of_a_split_chunk_is_refused() {
     let database = Database::with(TABLES).await;
     database.planned(&spec(r#", "chunks": {"rows": 64}"#), "me").await;
     let ledger::chunk::Claim::Ours(claimed) =
-        ledger::chunk::claim(&database.connection, 1, 1, 1, "zombie").await.unwrap()
+        ledger::chunk::claim(&database.connection, 1, (1, 1), "zombie", None).await.unwrap()
     else {
         panic!()
     };

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint, builder::NonEmptyStringValueParser};
 
-use crate::command::prune::Age;
+use stagemill_engine::job::Parallelism;
+
+use crate::command::{pause::Span, prune::Age};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -17,6 +19,8 @@ Examples:
   stagemill status                          the log table
   stagemill chunks 12 --open                what of run 12 was not applied, and why
   stagemill resume 12                       apply that, and nothing twice
+  stagemill pause 12                        hold a run back that is under way
+  stagemill set-parallelism 12 8            or make it slower, or faster
   stagemill rejects 12                      the rows that run 12 set aside
   stagemill prune --older-than 90d          delete old runs from the log table
 
@@ -76,6 +80,14 @@ pub(crate) enum Command {
     Rejects(RejectsArgs),
     /// Pass over chunks that can't, or need not, be applied: they count as done, their rows as skipped
     Skip(SkipArgs),
+    /// Hold a run back: chunks in flight finish, none is started until it is unpaused
+    Pause(PauseArgs),
+    /// Let a run go on that was paused
+    Unpause(UnpauseArgs),
+    /// End a run: chunks in flight finish, then it is closed; `resume` goes on with the rest
+    Stop(StopArgs),
+    /// Change how many chunks of a run are applied at a time, while it goes
+    SetParallelism(SetParallelismArgs),
     /// Delete old runs, with their chunks, from the ledger
     Prune(PruneArgs),
     /// The job table: jobs by name
@@ -101,6 +113,10 @@ impl Command {
             Self::Resume(args) => args.drive.json,
             Self::Rejects(args) => args.drive.json,
             Self::Skip(args) => args.json,
+            Self::Pause(args) => args.json,
+            Self::Unpause(args) => args.json,
+            Self::Stop(args) => args.json,
+            Self::SetParallelism(args) => args.json,
             Self::Prune(args) => args.json,
             Self::Job(
                 JobCommand::List { json }
@@ -147,9 +163,9 @@ pub(crate) struct JobArgs {
 /// What may be changed of a job for one time.
 #[derive(Debug, Default, Clone, Copy, ClapArgs)]
 pub(crate) struct Changes {
-    /// Chunks applied at a time, instead of the job's
-    #[arg(long, value_name = "N")]
-    pub(crate) parallelism: Option<u32>,
+    /// Chunks applied at a time, instead of the job's; `auto`: the run finds the best number
+    #[arg(long, value_name = "N|auto", value_parser = Parallelism::parse)]
+    pub(crate) parallelism: Option<Parallelism>,
     /// Rows a chunk, instead of the job's
     #[arg(long, value_name = "N")]
     pub(crate) rows: Option<u32>,
@@ -281,6 +297,73 @@ pub(crate) struct SkipArgs {
     pub(crate) json: bool,
 }
 
+const PAUSE_HELP: &str = "\
+Examples:
+  stagemill pause 12                              until `stagemill unpause 12`
+  stagemill pause 12 --for 30m --reason payroll   goes on by itself after half an hour
+
+It works from anywhere with access to the ledger, on runs of a command line and of a state machine alike, within seconds.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = PAUSE_HELP)]
+pub(crate) struct PauseArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// For how long: 90s, 30m, 2h; until somebody unpauses it when left out
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) lasts: Option<Span>,
+    /// Why, for those who look at its status
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) reason: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UnpauseArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// Also what alarms and limits hold it back for; a limit that is still exceeded does so again
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const STOP_HELP: &str = "\
+Examples:
+  stagemill stop 12              waits until it is closed
+  stagemill stop 12 --no-wait    only asks for it
+
+What was applied stays, and `stagemill resume 12` goes on with the rest.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = STOP_HELP)]
+pub(crate) struct StopArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// Do not wait until the run is closed
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SetParallelismArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// Chunks applied at a time
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) parallelism: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 const PRUNE_HELP: &str = "\
 Examples:
   stagemill prune --older-than 90d --dry-run         what would go
@@ -349,9 +432,9 @@ pub(crate) struct DemoArgs {
     /// Rows of the target table
     #[arg(long, default_value_t = 4_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000_000))]
     pub(crate) target_rows: u32,
-    /// Chunks applied at a time, instead of the job's
-    #[arg(long, value_name = "N")]
-    pub(crate) parallelism: Option<u32>,
+    /// Chunks applied at a time, instead of the job's; `auto`: the run finds the best number
+    #[arg(long, value_name = "N|auto", value_parser = Parallelism::parse)]
+    pub(crate) parallelism: Option<Parallelism>,
     /// Keep the server until Ctrl-C, and print its URL
     #[arg(long)]
     pub(crate) keep: bool,

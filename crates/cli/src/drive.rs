@@ -72,7 +72,7 @@ pub(crate) async fn drive(
             table::plain(&planned.stage),
             table::plain(&planned.target),
             table::many(planned.tally.chunks, "chunk", "chunks"),
-            table::many(i64::from(answer.max_concurrency), "session", "sessions")
+            table::sessions(&planned)
         ),
     );
     tracing::info!(

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::IsTerminal,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -37,6 +37,10 @@ struct Counters {
     rows: AtomicI64,
     retries: AtomicI64,
     failed: AtomicI64,
+    /// How many chunks may be in flight; 0 while nobody has said.
+    sessions: AtomicI64,
+    /// Why none is started.
+    held: Mutex<Option<String>>,
 }
 
 /// The progress of a run.
@@ -59,6 +63,8 @@ impl<'a> Progress<'a> {
             rows: AtomicI64::new(0),
             retries: AtomicI64::new(0),
             failed: AtomicI64::new(0),
+            sessions: AtomicI64::new(0),
+            held: Mutex::default(),
         });
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| bar(world, job, &counters));
@@ -96,6 +102,25 @@ impl<'a> Progress<'a> {
                     let what = styled(Stream::Err, AnsiColor::Yellow, &format!("chunk {chunk} failed{ends}:"));
                     self.show(&format!("{what} {failure} [{:?}]", failure.class));
                 }
+            }
+            Report::AtRisk(at_risk) => {
+                let late = whole_duration(at_risk.late_seconds.ceil());
+                tracing::warn!(target: FILE_ONLY, run = self.run, late_s = at_risk.late_seconds, "the deadline will probably be missed");
+                let what = styled(Stream::Err, AnsiColor::Yellow, "deadline at risk:");
+                self.world.say(&format!(
+                    "{what} by what was measured so far the run ends {late} late; `stagemill set-parallelism {} N` makes it faster, if the server can be",
+                    self.run
+                ));
+            }
+            Report::Pace { allowed, held } => {
+                tracing::info!(target: FILE_ONLY, run = self.run, allowed, held, "{}", held.map_or_else(|| many(i64::from(*allowed), "chunk at a time", "chunks at a time"), |why| format!("held back: {why}")));
+                if let Ok(mut counters) = self.counters.held.lock() {
+                    if let (Some(why), None) = (held, &*counters) {
+                        self.world.say(&format!("held back: {why}"));
+                    }
+                    *counters = held.map(str::to_owned);
+                }
+                self.counters.sessions.store(i64::from(*allowed), Relaxed);
             }
         }
     }
@@ -171,30 +196,42 @@ impl Counters {
         self.retries.load(Relaxed)
     }
 
+    /// How fast it may go: only where that is not what was said at the start.
+    fn pace(&self) -> String {
+        let held = self.held.lock().ok().and_then(|held| held.clone());
+        match (held, self.sessions.load(Relaxed)) {
+            (Some(why), _) => format!("  held back: {why}"),
+            (None, 0) => String::new(),
+            (None, sessions) => format!("  {}", many(sessions, "session", "sessions")),
+        }
+    }
+
     fn for_bar(&self) -> String {
         let rows = self.before.1 + self.rows.load(Relaxed);
         let retries =
             if self.retries() > 0 { format!("  {}", many(self.retries(), "retry", "retries")) } else { String::new() };
         let left = self.left().map(|left| format!("  {left} left")).unwrap_or_default();
         format!(
-            "{} rows  {}/s  {}/{} chunks{left}{retries}",
+            "{} rows  {}/s  {}/{} chunks{left}{retries}{}",
             count(rows),
             count(self.rows_a_second()),
             count(self.done()),
-            count(self.chunks)
+            count(self.chunks),
+            self.pace()
         )
     }
 
     fn for_line(&self) -> String {
         let left = self.left().map(|left| format!(", about {left} left")).unwrap_or_default();
         format!(
-            "{} of {} chunks, {} rows, {} rows/s{left}, {}, {} failed",
+            "{} of {} chunks, {} rows, {} rows/s{left}, {}, {} failed{}",
             count(self.done()),
             count(self.chunks),
             count(self.before.1 + self.rows.load(Relaxed)),
             count(self.rows_a_second()),
             many(self.retries(), "retry", "retries"),
             count(self.failed.load(Relaxed)),
+            self.pace().replacen("  ", ", ", 1)
         )
     }
 }
@@ -213,11 +250,13 @@ mod tests {
             rows: 200_000.into(),
             retries: 1.into(),
             failed: 0.into(),
+            sessions: 4.into(),
+            held: None.into(),
         };
         let line = counters.for_line();
         assert!(line.starts_with("60 of 100 chunks, 201,000 rows, "), "{line}");
-        assert!(line.contains(" rows/s, about 1") && line.ends_with("s left, 1 retry, 0 failed"), "{line}");
+        assert!(line.contains(" rows/s, about 1") && line.ends_with("s left, 1 retry, 0 failed, 4 sessions"), "{line}");
         let fresh = Counters { applied: 0.into(), rows: 0.into(), retries: 0.into(), ..counters };
-        assert_eq!(fresh.for_bar(), "1,000 rows  0/s  20/100 chunks");
+        assert_eq!(fresh.for_bar(), "1,000 rows  0/s  20/100 chunks  4 sessions");
     }
 }

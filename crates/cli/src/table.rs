@@ -122,11 +122,13 @@ pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
                 count(tally.processed),
                 count(tally.chunks),
                 many(tally.retries, "retry", "retries"),
-                many(i64::from(summary.parallelism), "session", "sessions")
+                sessions(summary)
             )),
         ),
         ("time", Cell::new(format!("{}, {} rows/s", duration(seconds(summary)), count(rate(summary))))),
     ];
+    rows.extend(held(summary).map(|held| ("held back", Cell::new(held))));
+    rows.extend(deadline(summary).map(|deadline| ("deadline", Cell::new(deadline))));
     if let Some(reported) = &summary.statement_rows {
         let reported: Vec<String> = reported.iter().map(|rows| count(*rows)).collect();
         rows.push(("statements", Cell::new(format!("{} rows, in their order", reported.join(", ")))));
@@ -140,6 +142,41 @@ pub(crate) fn summary(summary: &Summary, log: Option<&str>) -> Table {
     rows.extend(summary.error.as_ref().map(|error| ("error", Cell::new(with_code(summary, error)))));
     rows.extend(log.map(|log| ("log", Cell::new(log))));
     facts(rows)
+}
+
+/// How many chunks at a time.
+pub(crate) fn sessions(summary: &Summary) -> String {
+    let (allowed, most) = (i64::from(summary.allowed), i64::from(summary.parallelism));
+    match (summary.auto, allowed == most) {
+        (true, _) => format!("{} (auto, up to {most})", many(allowed, "session", "sessions")),
+        (false, true) => many(most, "session", "sessions"),
+        (false, false) => format!("{allowed} of {}", many(most, "session", "sessions")),
+    }
+}
+
+/// What held it back, and for how long.
+fn held(summary: &Summary) -> Option<String> {
+    let now = summary.held.as_ref().map(|why| format!("now: {why}"));
+    let total = (summary.held_seconds >= 0.5).then(|| format!("{} in all", whole_duration(summary.held_seconds)));
+    match (total, now) {
+        (None, None) => None,
+        (total, now) => Some(total.into_iter().chain(now).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+/// Whether it will be, or was, done in time.
+fn deadline(summary: &Summary) -> Option<String> {
+    let (at, late) = (summary.deadline_at.as_ref()?, summary.late_seconds?);
+    let how = match (summary.deadline_met, summary.predicted_end.is_some()) {
+        (Some(true), _) => format!("met, {} before it", whole_duration(-late)),
+        (Some(false), _) if late > 0.0 => format!("missed by {}", whole_duration(late)),
+        // It ended in time, and was not complete.
+        (Some(false), _) => "not met: the run is not complete".to_owned(),
+        (None, true) if late > 0.0 => format!("will probably be missed by {}", whole_duration(late)),
+        (None, true) => format!("will probably be met, {} before it", whole_duration(-late)),
+        (None, false) => format!("in {}", whole_duration(-late)),
+    };
+    Some(format!("{at}: {how}"))
 }
 
 fn with_code(summary: &Summary, error: &str) -> String {

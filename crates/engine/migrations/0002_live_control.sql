@@ -15,11 +15,14 @@ ALTER TABLE stagemill.run
     -- Another start came while this run was open: what arrived meanwhile needs one more run.
     ADD COLUMN rerun_requested boolean NOT NULL DEFAULT false;
 
+-- How many workers there may be in this round: a run that is to go faster than that waits for its next one where a state machine started them.
+ALTER TABLE stagemill.round ADD COLUMN parallelism integer CHECK (parallelism >= 1);
+
 -- What keeps a run from starting chunks. Each is lifted by whoever set it, or runs out; the rest of the run's life it tells what held it back.
 CREATE TABLE stagemill.hold (
     hold_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id   bigint NOT NULL REFERENCES stagemill.run ON DELETE CASCADE,
-    -- Who set it: a person's role, 'limits', or an alarm's name.
+    -- Who set it: 'people', 'limits', or an alarm's name.
     owner    text NOT NULL,
     reason   text NOT NULL,
     since    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

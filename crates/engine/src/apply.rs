@@ -16,6 +16,7 @@ use std::{
 use crate::{
     chunk::Item,
     failure::{Class, Failure},
+    gate::{self, AtRisk},
     ledger::{
         self,
         chunk::{Claim, Claimed, Done, Due},
@@ -36,6 +37,9 @@ pub struct Worker<'a> {
     pub run: &'a Run,
     /// Its name, for people.
     pub name: &'a str,
+    /// Its number among the workers of one process, from 1, which looks after the run itself. `None` for one that knows of no others: it counts
+    /// what is in flight, and looks after the run when nobody else has.
+    pub rank: Option<u32>,
 }
 
 /// When a worker stops by itself.
@@ -89,23 +93,36 @@ pub enum Report<'a> {
         /// What follows.
         next: Next,
     },
+    /// The run's deadline will probably be missed.
+    AtRisk(AtRisk),
+    /// The run goes faster or slower, is held back, or goes on.
+    Pace {
+        /// How many chunks may be in flight.
+        allowed: u32,
+        /// Why none is started.
+        held: Option<&'a str>,
+    },
 }
 
-/// Applies the chunks of an item that are due, until they are done or it is time to stop. Returns the planned chunks of
-/// which something was not reached.
+/// What is left of an item.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// The planned chunks of which something was not reached.
+    pub chunks: Vec<i32>,
+    /// Whether that is because the run is held back.
+    pub held_back: bool,
+}
+
+/// Applies the chunks of an item that are due, until they are done, it is time to stop, or the run is held back.
 ///
 /// # Errors
 /// A failure that calls for a fresh start: retryable ones are tried again by the caller (what is done stays done), others end the run.
-pub async fn item(
-    worker: Worker<'_>,
-    item: &Item,
-    stop: &Stop,
-    report: &dyn Fn(Report<'_>),
-) -> Result<Vec<i32>, Failure> {
+pub async fn item(worker: Worker<'_>, item: &Item, stop: &Stop, report: &dyn Fn(Report<'_>)) -> Result<Left, Failure> {
     let due = ledger::chunk::due(worker.connection, item.run, item.round, item.first, item.last).await?;
     let mut queue = VecDeque::from(due);
     let (mut held, mut fresh) = (None, true);
     while let Some(due) = queue.pop_front() {
+        tend(worker, report).await?;
         let step = match stop.time_left() {
             Some(left) => chunk(worker, due.id, item.round, Clock::start(left, fresh), report).await?,
             None => Step::OutOfTime,
@@ -115,11 +132,11 @@ pub async fn item(
             Step::GoOn => {}
             Step::Held => held = Some(due),
             Step::Halves(halves) => halves.into_iter().rev().for_each(|id| queue.push_front(Due { id, ..due })),
-            Step::OutOfTime => {
-                let mut left: Vec<i32> = held.into_iter().chain([due]).chain(queue).map(|due| due.root).collect();
-                left.sort_unstable();
-                left.dedup();
-                return Ok(left);
+            Step::OutOfTime | Step::HeldBack => {
+                let mut chunks: Vec<i32> = held.into_iter().chain([due]).chain(queue).map(|due| due.root).collect();
+                chunks.sort_unstable();
+                chunks.dedup();
+                return Ok(Left { chunks, held_back: matches!(step, Step::HeldBack) });
             }
         }
     }
@@ -128,8 +145,18 @@ pub async fn item(
         Some(Due { id, .. }) => {
             Err(Failure::new(Class::StillRunning, format!("another worker is alive on chunk {id} of run {}", item.run)))
         }
-        None => Ok(Vec::new()),
+        None => Ok(Left::default()),
     }
+}
+
+/// Looks after the run, where nobody else does for this worker.
+async fn tend(worker: Worker<'_>, report: &dyn Fn(Report<'_>)) -> Result<(), Failure> {
+    if worker.rank.is_none()
+        && let Some(at_risk) = gate::tend(worker.connection, worker.run, gate::EVERY).await?
+    {
+        report(Report::AtRisk(at_risk));
+    }
+    Ok(())
 }
 
 enum Step {
@@ -139,6 +166,8 @@ enum Step {
     Halves([i32; 2]),
     /// The deadline cut the statement off.
     OutOfTime,
+    /// Nothing is to be started now.
+    HeldBack,
 }
 
 /// One attempt at one chunk.
@@ -149,10 +178,12 @@ async fn chunk(
     clock: Clock,
     report: &dyn Fn(Report<'_>),
 ) -> Result<Step, Failure> {
-    let claimed = match ledger::chunk::claim(worker.connection, worker.run.id, id, round, worker.name).await? {
+    let claim = ledger::chunk::claim(worker.connection, worker.run.id, (id, round), worker.name, worker.rank);
+    let claimed = match claim.await? {
         Claim::Ours(claimed) => *claimed,
         Claim::NotDue | Claim::UsedUp => return Ok(Step::GoOn),
         Claim::Held => return Ok(Step::Held),
+        Claim::HeldBack => return Ok(Step::HeldBack),
         Claim::RunClosed => return Err(closed(worker.run.id)),
     };
     let mapping = &worker.run.mapping;

@@ -21,6 +21,7 @@ use crate::{
     cut,
     failure::{Class, Failure},
     finding::Finding,
+    gate,
     ident::TableName,
     job::{Job, OnBadRow, Operation},
     mapping::{Assignment, KeyColumn, Mapping},
@@ -143,6 +144,7 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
         target::unfilled(connection, &target, &mapping.assignments, may_exist, &mut findings).await?;
     }
     room(connection, job, &mut findings).await?;
+    gate::check_limits(connection, &settings, &job.limits, &mut findings).await?;
     Ok(Checked { mapping: Some(mapping), stage: Some(stage), findings })
 }
 
@@ -150,7 +152,7 @@ pub async fn job(connection: &Connection, job: &Job) -> Result<Checked, Failure>
 async fn room(connection: &Connection, job: &Job, findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let sql = "SELECT pg_catalog.current_setting('max_connections')::int8 - pg_catalog.current_setting('superuser_reserved_connections')::int8";
     let most: i64 = connection.query_one(sql, &[]).await?.get(0);
-    if i64::from(job.parallelism) >= most {
+    if i64::from(job.parallelism.most()) >= most && !job.parallelism.is_auto() {
         findings.push(Finding::warning(
             "parallelism",
             format!("is {}, the server has {most} sessions for everybody together", job.parallelism),

@@ -4,6 +4,8 @@
 
 mod changes;
 mod limit;
+mod limits;
+mod parallelism;
 pub mod placeholder;
 mod read;
 mod staged;
@@ -13,6 +15,8 @@ use std::collections::BTreeMap;
 
 pub use changes::Changes;
 pub use limit::Limit;
+pub use limits::Limits;
+pub use parallelism::Parallelism;
 pub use staged::{OnBadRow, StageRows, Verify, Watermark};
 
 use schemars::JsonSchema;
@@ -72,10 +76,16 @@ pub struct Job {
     /// How the stage table is cut.
     #[serde(default)]
     pub chunks: Chunks,
-    /// How many chunks are applied at a time.
-    #[serde(default = "default_parallelism")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub parallelism: u32,
+    /// How many chunks are applied at a time: a number, `"auto"` (the run finds the best number, up to 64), or `{"auto": 128}`.
+    #[serde(default)]
+    pub parallelism: Parallelism,
+    /// What the run must not push the server over: while a limit is exceeded it is held back.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
+    /// In how many minutes from its start a run has to be done. Where it will not be, people are told before the time is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_080))]
+    pub deadline_minutes: Option<u32>,
     /// How often a chunk is tried.
     #[serde(default)]
     pub retry: Retry,
@@ -263,10 +273,6 @@ impl Default for Retry {
     fn default() -> Self {
         Self { attempts: 10, rounds: 4 }
     }
-}
-
-fn default_parallelism() -> u32 {
-    4
 }
 
 impl Job {

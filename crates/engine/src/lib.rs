@@ -18,6 +18,7 @@
 //! * [`outcome`], [`verdict`], [`account`], [`answer`]: counts, how a run ends, what comes next
 //! * [`pg`], [`probe`]: connections, errors, the catalog
 //! * [`ledger`]: jobs, runs and chunks in the database
+//! * [`gate`]: limits, deadlines, how many chunks at a time
 //! * [`explain`], [`check`], [`cut`], [`plan`]: the planner
 //! * [`grants`]: the least that a role needs for it
 //! * [`apply`]: the executor
@@ -33,6 +34,7 @@ pub mod cut;
 pub mod explain;
 pub mod failure;
 pub mod finding;
+pub mod gate;
 pub mod grants;
 pub mod ident;
 pub mod job;

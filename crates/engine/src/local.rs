@@ -1,19 +1,24 @@
 //! The local driver: does on one machine what the state machine does on AWS, with the same planner, executor and recorder.
 
-use std::{collections::VecDeque, sync::Mutex, time::Duration};
+mod board;
 
-use futures_util::future::join_all;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::watch;
 
 use crate::{
     answer::{Answer, Step},
-    apply::{self, Report, Stop, Worker},
+    apply::{self, Left, Report, Stop, Worker},
     chunk::Item,
     failure::{Class, Failure},
+    gate,
     ledger::{self, run::Run, summary::Summary},
     pg::{Connection, Server},
     record,
     retry::Backoff,
 };
+use board::Board;
 
 /// Tries of one item, or of one call to the recorder, that move nothing, before it is left to the next round.
 const TRIES: u32 = 8;
@@ -27,6 +32,16 @@ pub enum Ended {
     Interrupted(Box<Summary>),
 }
 
+/// What became of an item.
+enum Worked {
+    /// It is done, or left to the next round.
+    Done,
+    /// The worker has to wait.
+    HeldBack,
+    /// The worker works no more.
+    Leaves,
+}
+
 /// Where and how a run is driven.
 pub struct Driver<'a> {
     /// The server.
@@ -34,7 +49,7 @@ pub struct Driver<'a> {
     /// The name of this process in the ledger: the run's owner.
     pub worker: &'a str,
     /// Set to true to ask for an end.
-    pub stop: tokio::sync::watch::Receiver<bool>,
+    pub stop: watch::Receiver<bool>,
     /// Told of each chunk.
     pub report: &'a (dyn Fn(Report<'_>) + Sync),
 }
@@ -48,8 +63,9 @@ impl Driver<'_> {
         // Its session tells others that somebody drives this run.
         let control = self.connect(answer.run, "driver").await?;
         let run = ledger::run::load(&control, answer.run).await?;
+        let mut control = Some(control);
         while answer.status == Step::Round {
-            self.round(&run, &answer).await;
+            self.round(&run, &answer, &mut control).await;
             if *self.stop.borrow()
                 && let Some(summary) = self.interrupted(&run).await?
             {
@@ -65,34 +81,135 @@ impl Driver<'_> {
         persist(async || self.server.connect(&format!("stagemill:{run}:{role}")).await, &self.stop).await
     }
 
-    /// The Map: items are taken by as many workers as the answer allows. What a worker could not do is left to the recorder's judgement.
-    async fn round(&self, run: &Run, answer: &Answer) {
-        let queue = Mutex::new(answer.items.iter().copied().collect::<VecDeque<_>>());
-        let sessions = (answer.max_concurrency as usize).min(answer.items.len());
-        join_all((1..=sessions).map(|n| self.worker(run, n, &queue))).await;
+    /// The Map: items are taken by as many workers as are allowed. What a worker could not do is left to the recorder's judgement.
+    async fn round(&self, run: &Run, answer: &Answer, control: &mut Option<Connection>) {
+        let first = if run.spec.parallelism.is_auto() { 0 } else { answer.max_concurrency };
+        let (board, _) = watch::channel(Board::new(&answer.items, first));
+        tokio::join!(self.workers(run, &board), self.look_after(run, &board, control));
     }
 
-    async fn worker(&self, run: &Run, number: usize, queue: &Mutex<VecDeque<Item>>) {
-        let name = format!("{}/{number}", self.worker);
-        let mut session = None;
+    /// As many workers as there should be at any time.
+    async fn workers(&self, run: &Run, board: &watch::Sender<Board>) {
+        let mut seen = board.subscribe();
+        let mut working = FuturesUnordered::new();
+        let mut started = 0;
         loop {
-            // A poisoned queue means that another worker panicked: what is left is then done in the next round.
-            let Some(item) = queue.lock().ok().and_then(|mut queue| queue.pop_front()) else { return };
-            if self.item(run, &name, &item, &mut session).await.is_break() {
-                return;
+            let (wanted, over) = {
+                let board = seen.borrow_and_update();
+                (board.wanted(), board.is_over())
+            };
+            while started < wanted {
+                started += 1;
+                working.push(self.worker(run, started, board));
+            }
+            tokio::select! {
+                ended = working.next(), if !working.is_empty() => {
+                    if ended.is_some() && working.is_empty() {
+                        // Whatever is left has nobody any more.
+                        board.send_modify(|board| board.closed = true);
+                        return;
+                    }
+                }
+                _ = seen.changed(), if !over => {}
+                else => return,
             }
         }
     }
 
-    /// Works on one item until it is done, given up for this round, or the worker has to stop.
-    async fn item(
+    async fn worker(&self, run: &Run, rank: u32, board: &watch::Sender<Board>) {
+        let name = format!("{}/{rank}", self.worker);
+        let mut session = None;
+        while let Some((item, rank)) = self.take(rank, board, &mut session).await {
+            match self.item(run, &name, rank, &item, &mut session).await {
+                Worked::Done => board.send_modify(Board::finish),
+                Worked::HeldBack => {
+                    board.send_modify(|board| board.give_back(item));
+                    // Soon the driver's own look at the ledger tells the board.
+                    tokio::time::sleep(gate::EVERY / 4).await;
+                }
+                Worked::Leaves => return board.send_modify(Board::leave),
+            }
+        }
+    }
+
+    /// The next item of a worker, and its rank among those that are there; none at the end of the round.
+    async fn take(
+        &self,
+        rank: u32,
+        board: &watch::Sender<Board>,
+        session: &mut Option<Connection>,
+    ) -> Option<(Item, u32)> {
+        let (mut seen, mut stop) = (board.subscribe(), self.stop.clone());
+        loop {
+            let mut taken = None;
+            board.send_if_modified(|board| {
+                taken = board.take(rank);
+                taken.is_some()
+            });
+            if taken.is_some() {
+                return taken;
+            }
+            if board.borrow().is_over() || *stop.borrow() {
+                return None;
+            }
+            // Whoever waits keeps no session from others.
+            *session = None;
+            tokio::select! {
+                changed = seen.changed() => changed.ok()?,
+                asked = asked(&mut stop) => asked,
+            }
+        }
+    }
+
+    /// Looks after the run, and tells the board how fast it may go, until the round is over.
+    async fn look_after(&self, run: &Run, board: &watch::Sender<Board>, control: &mut Option<Connection>) {
+        let mut seen = board.subscribe();
+        let mut stop = self.stop.clone();
+        while !board.borrow().is_over() && !*stop.borrow() {
+            let began = Instant::now();
+            if let Err(failure) = self.look(run, board, control).await {
+                tracing::debug!(run = run.id, failure = %failure, "the run could not be looked after");
+                *control = None;
+            }
+            let every = if run.spec.parallelism.is_auto() { gate::EVERY_WHILE_TUNING } else { gate::EVERY };
+            // Of a run with very many chunks a look takes a while: it may use a twentieth of the time.
+            let pause = every.max(began.elapsed() * 20);
+            let over = seen.wait_for(Board::is_over);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = over => {}
+                () = asked(&mut stop) => {}
+            }
+        }
+    }
+
+    async fn look(
         &self,
         run: &Run,
-        name: &str,
-        item: &Item,
-        session: &mut Option<Connection>,
-    ) -> std::ops::ControlFlow<()> {
-        use std::ops::ControlFlow::{Break, Continue};
+        board: &watch::Sender<Board>,
+        control: &mut Option<Connection>,
+    ) -> Result<(), Failure> {
+        let connection = match control.take().filter(|control| !control.is_closed()) {
+            Some(connection) => connection,
+            None => self.server.connect(&format!("stagemill:{}:driver", run.id)).await?,
+        };
+        let every = if run.spec.parallelism.is_auto() { gate::EVERY_WHILE_TUNING } else { gate::EVERY };
+        if let Some(at_risk) = gate::tend(&connection, run, every / 2).await? {
+            (self.report)(Report::AtRisk(at_risk));
+        }
+        let pace = ledger::pace::read(&connection, run.id).await?;
+        let hold = ledger::hold::in_force(&connection, run.id).await?.into_iter().next().map(|hold| hold.reason);
+        *control = Some(connection);
+        let allowed = pace.allowed.unwrap_or(pace.parallelism);
+        let changed = board.send_if_modified(|board| board.is_told(allowed, hold.clone(), !pace.open));
+        if changed {
+            (self.report)(Report::Pace { allowed, held: hold.as_deref() });
+        }
+        Ok(())
+    }
+
+    /// Works on one item until it is done, given up for this round, or the worker has to wait or leave.
+    async fn item(&self, run: &Run, name: &str, rank: u32, item: &Item, session: &mut Option<Connection>) -> Worked {
         let mut tries = 0;
         let applied = std::sync::atomic::AtomicU32::new(0);
         let report = |event: Report<'_>| {
@@ -101,11 +218,11 @@ impl Driver<'_> {
             }
             (self.report)(event);
         };
-        let stop = Stop { deadline: None, asked: Some(self.stop.clone()) };
         loop {
-            let failure = match self.attempt(run, name, item, session, &stop, &report).await {
-                Ok(left) if left.is_empty() => return Continue(()),
-                Ok(_) => return Break(()),
+            let failure = match self.attempt(run, (name, rank), item, session, &report).await {
+                Ok(left) if left.chunks.is_empty() => return Worked::Done,
+                Ok(left) if left.held_back => return Worked::HeldBack,
+                Ok(_) => return Worked::Leaves,
                 Err(failure) => failure,
             };
             if failure.class == Class::ConnectionLost {
@@ -114,20 +231,20 @@ impl Driver<'_> {
             }
             if !failure.class.is_retryable() {
                 tracing::info!(run = run.id, worker = name, failure = %failure, "a worker stops");
-                return Break(());
+                return Worked::Leaves;
             }
             // Progress earns new patience.
             tries = if applied.swap(0, std::sync::atomic::Ordering::Relaxed) > 0 { 1 } else { tries + 1 };
             if tries > TRIES {
                 tracing::warn!(run = run.id, worker = name, failure = %failure, "chunks are left to the next round");
-                return Continue(());
+                return Worked::Done;
             }
             if session.is_none() {
                 // Nobody reports a chunk that was not begun: without a word, a run without a server looks like a slow one.
                 tracing::warn!(run = run.id, worker = name, failure = %failure, "a worker has no session and tries again");
             }
             if wait(failure.class, tries, &self.stop).await.is_break() {
-                return Break(());
+                return Worked::Leaves;
             }
         }
     }
@@ -135,18 +252,18 @@ impl Driver<'_> {
     async fn attempt(
         &self,
         run: &Run,
-        name: &str,
+        (name, rank): (&str, u32),
         item: &Item,
         session: &mut Option<Connection>,
-        stop: &Stop,
         report: &dyn Fn(Report<'_>),
-    ) -> Result<Vec<i32>, Failure> {
+    ) -> Result<Left, Failure> {
         let connection = match session.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
             None => self.server.connect(&format!("stagemill:{}:worker", run.id)).await?,
         };
         let connection = session.insert(connection);
-        apply::item(Worker { connection, run, name }, item, stop, report).await
+        let stop = Stop { deadline: None, asked: Some(self.stop.clone()) };
+        apply::item(Worker { connection, run, name, rank: Some(rank) }, item, &stop, report).await
     }
 
     async fn record(&self, run: &Run, round: i32) -> Result<Answer, Failure> {
@@ -178,7 +295,7 @@ impl Driver<'_> {
 /// The last failure, when it is not passing, has not passed in time, or somebody asks for an end.
 pub async fn persist<T>(
     attempt: impl AsyncFn() -> Result<T, Failure>,
-    stop: &tokio::sync::watch::Receiver<bool>,
+    stop: &watch::Receiver<bool>,
 ) -> Result<T, Failure> {
     let mut tries = 0;
     loop {
@@ -196,17 +313,18 @@ pub async fn persist<T>(
 }
 
 /// Waits before a retry; breaks off when somebody asks for an end.
-async fn wait(class: Class, tries: u32, stop: &tokio::sync::watch::Receiver<bool>) -> std::ops::ControlFlow<()> {
+async fn wait(class: Class, tries: u32, stop: &watch::Receiver<bool>) -> std::ops::ControlFlow<()> {
     let pause: Duration = Backoff::of(class).wait(tries.saturating_sub(1), fastrand::f64());
     let mut stop = stop.clone();
-    // A sender that is gone can't ask any more: then the pause alone decides.
-    let asked = async {
-        if stop.wait_for(|asked| *asked).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         () = tokio::time::sleep(pause) => std::ops::ControlFlow::Continue(()),
-        () = asked => std::ops::ControlFlow::Break(()),
+        () = asked(&mut stop) => std::ops::ControlFlow::Break(()),
+    }
+}
+
+/// Waits until somebody asks for an end. A sender that is gone can't ask any more.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|asked| *asked).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

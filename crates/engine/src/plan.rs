@@ -3,6 +3,8 @@
 mod limits;
 mod window;
 
+use tokio_postgres::types::Type;
+
 use crate::{
     account::duplicate_keys,
     answer::{Answer, Step},
@@ -201,7 +203,8 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
         refuse_duplicates(connection, &mapping).await?;
         mapping.keys_are_unique = true;
     }
-    let ranges = cut::stage(connection, &mapping, stage, &job.chunks, job.parallelism).await?;
+    let sessions = sessions_to_cut_for(connection, &mapping, job).await?;
+    let ranges = cut::stage(connection, &mapping, stage, &job.chunks, sessions).await?;
     if ranges.len() > MOST_CHUNKS {
         let text = format!(
             "the stage would make {} chunks; at most {MOST_CHUNKS} are planned: raise chunks.rows",
@@ -220,6 +223,24 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
     let outside = limits::outside(connection, &mapping, &ranges, job).await?;
     let chunks = limits::set(connection, &mut mapping, ranges, job).await?;
     Ok(Plan { mapping, chunks, outside })
+}
+
+/// A run that finds the number of sessions itself and whose target is in the cache needs about as many as there are processors.
+const FEW_SESSIONS: u32 = 8;
+
+/// For how many sessions there have to be chunks enough. Where the target does not fit the server's cache, sessions wait for reads, and many are
+/// found; elsewhere smaller chunks would only cost.
+async fn sessions_to_cut_for(connection: &Connection, mapping: &Mapping, job: &Job) -> Result<u32, Failure> {
+    let most = job.parallelism.most();
+    if !job.parallelism.is_auto() {
+        return Ok(most);
+    }
+    let sql = "SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(relid)), 0)
+                      > pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers'))
+               FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1))";
+    let target = mapping.target.to_string();
+    let larger_than_cache: bool = connection.query_one(sql, &[(&target, Type::TEXT)]).await?.get(0);
+    Ok(if larger_than_cache { most } else { most.min(FEW_SESSIONS) })
 }
 
 /// Where the run itself empties the stage chunk by chunk, rows that come meanwhile are simply the next one's; and statements of the user's own

@@ -163,6 +163,19 @@ pub async fn planning_failed(connection: &Connection, owner: &str, failure: &Fai
     Ok(())
 }
 
+/// Asks for the end of a run at a person's word: nothing more of it is started, and whoever drives it closes it when what is in flight has
+/// finished. Returns whether it was open.
+///
+/// # Errors
+/// When there is no such run, or the server can't be asked.
+pub async fn stop(connection: &Connection, run: i64, why: &Failure) -> Result<bool, Failure> {
+    let run = ledger::run::load(connection, run).await?;
+    if run.status.is_open() {
+        ledger::run::halt(connection, run.id, run.round, why).await?;
+    }
+    Ok(run.status.is_open())
+}
+
 /// Closes the run of a start that was ended from outside. What is in flight ends first; what was applied stays, and `resume` goes on.
 ///
 /// # Errors

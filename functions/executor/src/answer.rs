@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Serialize;
 use stagemill_engine::{
-    apply::Report,
+    apply::{Left, Report},
     chunk::Item,
     failure::{Class, Failure},
     retry::Next,
 };
+
+/// How long an executor waits that is held back, seconds: soon enough for whoever lifts the hold, and a few state transitions a minute.
+const HELD_BACK_WAIT_S: u32 = 10;
 
 /// Answers in a row that moved nothing, before something must be wrong.
 const PATIENCE: u32 = 3;
@@ -26,8 +29,9 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// What is left of an item after a call that applied or split so many chunks.
-    pub(crate) fn new(item: &Item, left: &[i32], moved: u32) -> Result<Self, Failure> {
-        let stalled = if moved > 0 || left.is_empty() { 0 } else { item.stalled.saturating_add(1) };
+    pub(crate) fn new(item: &Item, left: &Left, moved: u32) -> Result<Self, Failure> {
+        let stalled =
+            if moved > 0 || left.chunks.is_empty() || left.held_back { 0 } else { item.stalled.saturating_add(1) };
         if stalled >= PATIENCE {
             return Err(Failure::new(
                 Class::NoProgress,
@@ -37,8 +41,9 @@ impl Answer {
                 ),
             ));
         }
-        let first = left.first().copied().unwrap_or(item.first);
-        Ok(Self { item: Item { first, stalled, ..*item }, remaining: left.len(), wait_s: 0 })
+        let first = left.chunks.first().copied().unwrap_or(item.first);
+        let wait_s = if left.held_back { HELD_BACK_WAIT_S } else { 0 };
+        Ok(Self { item: Item { first, stalled, ..*item }, remaining: left.chunks.len(), wait_s })
     }
 }
 
@@ -63,6 +68,11 @@ impl Meter {
                 }
                 tracing::warn!(run, chunk, attempt, class = ?failure.class, sqlstate = failure.sqlstate, next = ?next, "chunk failed: {}", failure.message());
             }
+            // Whoever changed it has said so in the ledger.
+            Report::Pace { .. } => {}
+            Report::AtRisk(at_risk) => {
+                tracing::warn!(run, late_s = at_risk.late_seconds, "the run will probably miss its deadline");
+            }
         }
     }
 
@@ -83,9 +93,13 @@ mod tests {
 
     const ITEM: Item = Item { run: 7, round: 1, first: 3, last: 9, stalled: 0 };
 
+    fn left(chunks: &[i32]) -> Left {
+        Left { chunks: chunks.to_vec(), held_back: false }
+    }
+
     #[test]
     fn the_answer_is_the_next_event() {
-        let answer = Answer::new(&ITEM, &[6, 8, 9], 3).unwrap();
+        let answer = Answer::new(&ITEM, &left(&[6, 8, 9]), 3).unwrap();
         let json = serde_json::to_value(&answer).unwrap();
         assert_eq!(
             json,
@@ -96,10 +110,17 @@ mod tests {
 
     #[test]
     fn three_answers_without_progress_are_an_error() {
-        let stalled = |n| Answer::new(&Item { stalled: n, ..ITEM }, &[3], 0);
+        let stalled = |n| Answer::new(&Item { stalled: n, ..ITEM }, &left(&[3]), 0);
         assert_eq!(stalled(0).unwrap().item.stalled, 1);
         assert_eq!(stalled(2).unwrap_err().class, Class::NoProgress);
-        assert_eq!(Answer::new(&Item { stalled: 2, ..ITEM }, &[3], 1).unwrap().item.stalled, 0);
+        assert_eq!(Answer::new(&Item { stalled: 2, ..ITEM }, &left(&[3]), 1).unwrap().item.stalled, 0);
+    }
+
+    #[test]
+    fn whoever_is_held_back_waits_and_loses_no_patience() {
+        let left = Left { held_back: true, ..left(&[3, 4]) };
+        let answer = Answer::new(&Item { stalled: 2, ..ITEM }, &left, 0).unwrap();
+        assert_eq!((answer.wait_s, answer.remaining, answer.item.stalled), (HELD_BACK_WAIT_S, 2, 0));
     }
 
     #[test]
@@ -120,7 +141,7 @@ mod tests {
                 }
             };
             prop_assert_eq!(boot::event::<Item>(serde_json::to_value(item).unwrap()).ok(), Some(item));
-            match Answer::new(&item, &left, moved) {
+            match Answer::new(&item, &self::left(&left), moved) {
                 Ok(answer) => prop_assert!(answer.item.stalled < PATIENCE && answer.remaining == left.len()),
                 Err(refused) => {
                     prop_assert_eq!(refused.class, Class::NoProgress);

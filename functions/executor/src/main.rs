@@ -4,7 +4,7 @@ mod answer;
 
 use lambda_runtime::Context;
 use stagemill_engine::{
-    apply::{self, Worker},
+    apply::{self, Left, Worker},
     chunk::Item,
     failure::{Class, Failure},
     ledger,
@@ -24,11 +24,12 @@ async fn execute(session: &Session, item: Item, context: &Context) -> Result<Ans
     let connection = session.open().await?;
     let run = ledger::run::load(&connection, item.run).await?;
     let meter = Meter::default();
-    let worker = Worker { connection: &connection, run: &run, name: &format!("lambda:{}", context.request_id) };
+    let worker =
+        Worker { connection: &connection, run: &run, name: &format!("lambda:{}", context.request_id), rank: None };
     match apply::item(worker, &item, &stop, &|event| meter.report(item.run, &event)).await {
         Ok(left) => Answer::new(&item, &left, meter.moved()),
         // Halted or closed: the recorder judges, and this item has nothing more to do.
-        Err(failure) if failure.class == Class::RunClosed => Answer::new(&item, &[], 0),
+        Err(failure) if failure.class == Class::RunClosed => Answer::new(&item, &Left::default(), 0),
         Err(failure) => Err(failure),
     }
 }

@@ -191,7 +191,7 @@ fn first_value(answers: &[SimpleQueryMessage]) -> String {
 fn verdict(comparison: &Comparison, summary: &Summary, took: Duration, single: Duration) -> String {
     let mut times = table::new(["", "time", "rows/s", "rows afterwards"]);
     let staged = summary.tally.counts.staged as f64;
-    let how = format!("stagemill, {}", table::many(summary.parallelism.into(), "session", "sessions"));
+    let how = format!("stagemill, {}", table::sessions(summary));
     for (what, time, rows) in [(how.as_str(), took, comparison.rows), ("one statement", single, comparison.single_rows)]
     {
         let time = time.as_secs_f64();

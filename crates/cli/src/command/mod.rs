@@ -7,15 +7,19 @@ mod demo;
 mod grants;
 mod init;
 mod job;
+pub(crate) mod pause;
 mod plan;
 pub(crate) mod prune;
 mod rejects;
 mod resume;
 mod run;
 mod schema;
+mod set_parallelism;
 mod skip;
 mod status;
+mod stop;
 mod taken;
+mod unpause;
 
 use crate::{
     args::Command,
@@ -38,6 +42,10 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Resume(args) => resume::run(args, world).await,
         Command::Rejects(args) => rejects::run(args, world).await,
         Command::Skip(args) => skip::run(args, world).await,
+        Command::Pause(args) => pause::run(args, world).await,
+        Command::Unpause(args) => unpause::run(args, world).await,
+        Command::Stop(args) => stop::run(args, world).await,
+        Command::SetParallelism(args) => set_parallelism::run(args, world).await,
         Command::Prune(args) => prune::run(args, world).await,
         Command::Job(args) => job::run(args, world).await,
         Command::Schema => schema::run(world),

@@ -50,7 +50,7 @@ async fn middle(subject: &Subject<'_>, job: &Job) -> Result<Option<Range>, Failu
         return Ok(None);
     }
     if mapping.cut.is_empty() {
-        let mut ranges = cut::stage(connection, mapping, stage, &job.chunks, job.parallelism).await?;
+        let mut ranges = cut::stage(connection, mapping, stage, &job.chunks, job.parallelism.most()).await?;
         return Ok((!ranges.is_empty()).then(|| ranges.swap_remove(ranges.len() / 2)));
     }
     let ids = heaps(stage);
@@ -61,7 +61,7 @@ async fn middle(subject: &Subject<'_>, job: &Job) -> Result<Option<Range>, Failu
         return Ok(None);
     }
     let staged = if stage.estimated_rows >= 0.0 { stage.estimated_rows as u64 } else { u64::MAX };
-    let size = chunk::rows_a_chunk(job.chunks.rows, staged, job.parallelism);
+    let size = chunk::rows_a_chunk(job.chunks.rows, staged, job.parallelism.most());
     let sql = key_range(subject, (100.0 * BLOCKS_LOOKED_AT / pages).min(100.0), size);
     let rows = probe::ask_within(connection, &mapping.settings, LONGEST, &sql).await?;
     Ok(rows.iter().flatten().next().map(|row| {

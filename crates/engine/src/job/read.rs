@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Changes, ChunkBy, Chunks, Columns, Existing, Job, Limit, OnBadRow, Operation, Retry, Stage, StageRows, Target,
-    Value, Verify, Watermark,
+    Changes, ChunkBy, Chunks, Columns, Existing, Job, Limit, Limits, OnBadRow, Operation, Parallelism, Retry, Stage,
+    StageRows, Target, Value, Verify, Watermark,
 };
 use crate::{
     finding::Finding,
@@ -16,10 +16,13 @@ use crate::{
 };
 
 const FIELDS: &str = "name, stage, target, operation, existing, columns, changes, sql, max_deletes, skip_unchanged, watermark, stage_rows, \
-                      on_bad_row, max_rejects, verify, chunks, parallelism, retry, session, share_tables";
+                      on_bad_row, max_rejects, verify, chunks, parallelism, limits, deadline_minutes, retry, session, share_tables";
 
 /// No expression that a person writes is longer, and the ledger keeps a copy of it for each run.
 const MAX_EXPRESSION_BYTES: usize = 100_000;
+
+/// A week of minutes.
+const A_WEEK: u32 = 7 * 24 * 60;
 
 struct Fields {
     left: Map<String, Json>,
@@ -44,7 +47,9 @@ struct Read {
     max_rejects: Option<Limit>,
     verify: Option<Verify>,
     chunks: Option<Chunks>,
-    parallelism: Option<u32>,
+    parallelism: Option<Parallelism>,
+    limits: Option<Limits>,
+    deadline_minutes: Option<u32>,
     retry: Option<Retry>,
     session: Option<Settings>,
     share_tables: Option<bool>,
@@ -73,6 +78,8 @@ pub(super) fn job(value: Json) -> Result<Job, Vec<Finding>> {
         verify: fields.optional("verify"),
         chunks: fields.optional("chunks"),
         parallelism: fields.optional("parallelism"),
+        limits: fields.optional("limits"),
+        deadline_minutes: fields.optional("deadline_minutes"),
         retry: fields.optional("retry"),
         session: fields.optional("session"),
         share_tables: fields.optional("share_tables"),
@@ -104,7 +111,9 @@ impl Read {
             max_rejects: self.max_rejects,
             verify: self.verify.unwrap_or_default(),
             chunks: self.chunks.unwrap_or_default(),
-            parallelism: self.parallelism.unwrap_or_else(super::default_parallelism),
+            parallelism: self.parallelism.unwrap_or_default(),
+            limits: self.limits.unwrap_or_default(),
+            deadline_minutes: self.deadline_minutes,
             retry: self.retry.unwrap_or_default(),
             session: self.session.unwrap_or_default(),
             share_tables: self.share_tables.unwrap_or_default(),
@@ -176,9 +185,19 @@ fn examine(read: &Read, findings: &mut Vec<Finding>) {
     }
     let chunks = read.chunks.clone().unwrap_or_default();
     let retry = read.retry.unwrap_or_default();
+    let limits = read.limits.clone().unwrap_or_default();
+    if let Some(sql) = &limits.sql {
+        expression("limits.sql", sql, findings);
+    }
+    if limits.is_none() && limits.abort_after_minutes.is_some() {
+        let remedy = "add a limit that may hold the run back, or take it out";
+        findings.push(Finding::error("limits.abort_after_minutes", "goes with a limit, and there is none", remedy));
+    }
     for (at, number, high) in [
         ("chunks.rows", chunks.rows, 10_000_000),
-        ("parallelism", read.parallelism.unwrap_or(1), 1_000),
+        ("parallelism", read.parallelism.unwrap_or_default().most(), 1_000),
+        ("deadline_minutes", read.deadline_minutes.unwrap_or(1), A_WEEK),
+        ("limits.abort_after_minutes", limits.abort_after_minutes.unwrap_or(1), A_WEEK),
         ("retry.attempts", retry.attempts, 100),
         ("retry.rounds", retry.rounds, 100),
     ] {

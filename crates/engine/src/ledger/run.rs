@@ -173,7 +173,8 @@ pub async fn last_high(
 /// What the server or the connection says.
 pub async fn open_round(connection: &Connection, run: i64, round: i32, items: &[Item]) -> Result<(), Failure> {
     let items = to_json(&items)?;
-    let sql = "INSERT INTO stagemill.round (run_id, round, items) VALUES ($1, $2, $3)";
+    let sql = "INSERT INTO stagemill.round (run_id, round, items, parallelism)
+               SELECT $1, $2, $3, parallelism FROM stagemill.run WHERE run_id = $1";
     connection.query(sql, &[(&run, Type::INT8), (&round, Type::INT4), (&items, Type::JSONB)]).await?;
     let sql = "UPDATE stagemill.run SET status = 'RUNNING', round = $2, planned_at = COALESCE(planned_at, pg_catalog.clock_timestamp())
                WHERE run_id = $1";

@@ -32,6 +32,24 @@ pub struct Summary {
     pub round: i32,
     /// How many chunks may be applied at a time.
     pub parallelism: i32,
+    /// Whether the run finds the best number itself.
+    pub auto: bool,
+    /// How many may be applied at a time now.
+    pub allowed: i32,
+    /// Why nothing is started now.
+    pub held: Option<String>,
+    /// Seconds for which it has been held back, in all.
+    pub held_seconds: f64,
+    /// When it has to be done, ISO 8601.
+    pub deadline_at: Option<String>,
+    /// When it will probably be done, ISO 8601.
+    pub predicted_end: Option<String>,
+    /// Seconds by which it will probably miss its deadline, or has; below 0 for time to spare.
+    pub late_seconds: Option<f64>,
+    /// Whether it was done in time; of an open run, `false` when it can't be any more.
+    pub deadline_met: Option<bool>,
+    /// Whether another start came meanwhile, so that one more run follows.
+    pub rerun_requested: bool,
     /// The stage table.
     pub stage: String,
     /// The target table.
@@ -67,7 +85,12 @@ SELECT run_id, job, status, started_by,
        CASE WHEN ended_at IS NULL THEN EXTRACT(epoch FROM pg_catalog.clock_timestamp() - heartbeat_at)::float8 END,
        round, parallelism, stage_table, target_table,
        chunks, processed, failed, remaining, retries, staged, inserted, updated, deleted, unchanged, skipped, rejected, handed,
-       window_low, window_high, outside, new_rows, recounted, error_class, sqlstate, error, statement_rows
+       window_low, window_high, outside, new_rows, recounted, error_class, sqlstate, error, statement_rows,
+       auto, allowed, held, held_seconds,
+       pg_catalog.to_char(deadline_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+       pg_catalog.to_char(predicted_end AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+       EXTRACT(epoch FROM COALESCE(ended_at, GREATEST(predicted_end, pg_catalog.clock_timestamp())) - deadline_at)::float8,
+       deadline_met, rerun_requested
 FROM stagemill.run_status";
 
 fn summary(row: &Row) -> Summary {
@@ -82,6 +105,15 @@ fn summary(row: &Row) -> Summary {
         silent_seconds: row.get(7),
         round: row.get(8),
         parallelism: row.get(9),
+        auto: row.get(34),
+        allowed: row.get(35),
+        held: row.get(36),
+        held_seconds: row.get(37),
+        deadline_at: row.get(38),
+        predicted_end: row.get(39),
+        late_seconds: row.get(40),
+        deadline_met: row.get(41),
+        rerun_requested: row.get(42),
         stage: row.get(10),
         target: row.get(11),
         tally: tally(row, 12),

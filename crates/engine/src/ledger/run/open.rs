@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::{int, to_json};
+use super::{super::pace, int, to_json};
 use crate::{
     failure::{Class, Failure},
     job::Job,
@@ -85,8 +85,11 @@ impl OpenRun {
 pub async fn open(connection: &Connection, new: &NewRun<'_>) -> Result<Opened, Failure> {
     let (stage, target) = (new.mapping.stage.to_string(), new.mapping.target.to_string());
     let mapping = to_json(new.mapping)?;
-    let (parallelism, rounds) = (int(new.job.parallelism), int(new.job.retry.rounds));
-    let params: [Param<'_>; 10] = [
+    let (parallelism, rounds) = (int(new.job.parallelism.most()), int(new.job.retry.rounds));
+    let auto = new.job.parallelism.is_auto();
+    let allowed = auto.then(|| parallelism.min(pace::FIRST_TRIED));
+    let deadline = new.job.deadline_minutes.map(f64::from);
+    let params: [Param<'_>; 13] = [
         (&new.job.name, Type::TEXT),
         (&new.owner, Type::TEXT),
         (&new.trigger_id, Type::TEXT),
@@ -97,13 +100,18 @@ pub async fn open(connection: &Connection, new: &NewRun<'_>) -> Result<Opened, F
         (&new.job.share_tables, Type::BOOL),
         (&parallelism, Type::INT4),
         (&rounds, Type::INT4),
+        (&auto, Type::BOOL),
+        (&allowed, Type::INT4),
+        (&deadline, Type::FLOAT8),
     ];
     if let Some(other) = in_the_way(connection, new, &stage, &target).await? {
         return Ok(other);
     }
     // Asked first and not only caught, since a refused insert uses up an id.
-    let sql = "INSERT INTO stagemill.run (job, owner, trigger_id, spec, mapping, stage_table, target_table, shares_tables, parallelism, round_limit)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING run_id";
+    let sql = "INSERT INTO stagemill.run (job, owner, trigger_id, spec, mapping, stage_table, target_table, shares_tables, parallelism, round_limit,
+                                      auto, allowed, deadline_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp() + $13 * interval '1 minute')
+               ON CONFLICT DO NOTHING RETURNING run_id";
     if let Some(row) = connection.query_opt(sql, &params).await? {
         return Ok(Opened::New(row.get(0)));
     }

@@ -1,0 +1,241 @@
+//! Finds how many chunks at a time are best for a run.
+//!
+//! Two signals. Sessions that mostly wait for reads leave the processors idle: their number doubles until fewer do, which takes a few looks and no
+//! chunk has to end. From there rows per second decide: more sessions while that brings more rows, fewer where they bring as many.
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::Type;
+
+use crate::{failure::Failure, pg::Connection};
+
+/// Sessions looked at, before their waits say something.
+const ENOUGH_LOOKS: u32 = 12;
+
+/// While so large a share of them waits for reads, twice as many are tried.
+const MOSTLY_READING: f64 = 0.75;
+
+/// Chunks for each session that have to end before a rate is one, and seconds that have to pass.
+const CHUNKS_A_SESSION: u32 = 3;
+const SHORTEST_WINDOW: f64 = 0.2;
+
+/// More sessions have to bring at least so much more.
+const WORTH_IT: f64 = 1.08;
+
+/// Fewer sessions may bring so much less.
+const AS_GOOD: f64 = 0.97;
+
+/// A number that was found is kept for so many seconds, then its neighbours are tried again: what goes on at the server changes.
+const KEPT: f64 = 60.0;
+
+/// A run as a look finds it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    /// The server's clock, seconds.
+    pub now: f64,
+    /// Rows of the chunks that were applied, and how many they are.
+    pub rows: i64,
+    /// Chunks that were applied.
+    pub chunks: i64,
+    /// Sessions that run a statement of a chunk.
+    pub active: u32,
+    /// Those of them that wait for a read.
+    pub reading: u32,
+}
+
+/// What is known so far, at the number that is tried now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tuner {
+    stage: Stage,
+    /// What was seen since this number is tried: sessions, and those that waited for reads.
+    active: u32,
+    reading: u32,
+    /// Where the window begins in which rows are counted: when, rows, chunks; none while chunks of the number before are in flight.
+    window: Option<(f64, i64, i64)>,
+    /// Chunks applied when this number was first tried.
+    chunks_before: Option<i64>,
+    /// The best number so far, and its rows per second.
+    best: Option<(u32, f64)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+enum Stage {
+    /// By what sessions wait for.
+    #[default]
+    Waits,
+    /// By rows per second, upwards.
+    Up,
+    /// By rows per second, downwards.
+    Down,
+    /// Found; until then.
+    Kept(f64),
+}
+
+impl Tuner {
+    /// Takes a look into account. Returns the number to try next, and why, when it is another one.
+    pub fn step(&mut self, allowed: u32, most: u32, seen: &Seen) -> Option<(u32, String)> {
+        self.active += seen.active;
+        self.reading += seen.reading;
+        match self.stage {
+            Stage::Waits => self.by_waits(allowed, most),
+            Stage::Up | Stage::Down => {
+                let rate = self.rate(allowed, seen)?;
+                self.by_rate(allowed, most, rate, seen.now)
+            }
+            Stage::Kept(until) if seen.now < until => None,
+            Stage::Kept(_) => {
+                self.best = None;
+                self.look_anew(Stage::Up);
+                None
+            }
+        }
+    }
+
+    fn by_waits(&mut self, allowed: u32, most: u32) -> Option<(u32, String)> {
+        if self.active < ENOUGH_LOOKS.max(allowed) {
+            return None;
+        }
+        let share = f64::from(self.reading) / f64::from(self.active);
+        if share >= MOSTLY_READING && allowed < most {
+            self.look_anew(Stage::Waits);
+            let reason = format!("more: {:.0} % of the sessions waited for reads", share * 100.0);
+            return Some(((allowed * 2).min(most), reason));
+        }
+        self.look_anew(Stage::Up);
+        None
+    }
+
+    /// Rows per second at this number, once enough chunks have ended that were begun at it.
+    fn rate(&mut self, allowed: u32, seen: &Seen) -> Option<f64> {
+        let before = *self.chunks_before.get_or_insert(seen.chunks);
+        let Some((since, rows, chunks)) = self.window else {
+            if seen.chunks - before >= i64::from(allowed) {
+                self.window = Some((seen.now, seen.rows, seen.chunks));
+            }
+            return None;
+        };
+        let seconds = seen.now - since;
+        let enough = seen.chunks - chunks >= i64::from(CHUNKS_A_SESSION * allowed);
+        (enough && seconds >= SHORTEST_WINDOW).then(|| (seen.rows - rows) as f64 / seconds)
+    }
+
+    fn by_rate(&mut self, allowed: u32, most: u32, rate: f64, now: f64) -> Option<(u32, String)> {
+        let up = self.stage == Stage::Up;
+        let (best, best_rate) = self.best.unwrap_or((allowed, rate));
+        let first = self.best.is_none();
+        let better = first || if up { rate >= best_rate * WORTH_IT } else { rate >= best_rate * AS_GOOD };
+        if better {
+            // Going down gives no ground step by step: each is held to the best rate there was.
+            self.best = Some((allowed, if up || first { rate } else { best_rate.max(rate) }));
+        }
+        let next = if up { allowed + (allowed / 2).max(1) } else { allowed / 2 };
+        if better && up && next <= most {
+            self.look_anew(Stage::Up);
+            return Some((next, format!("more: {rate:.0} rows/s at {allowed}")));
+        }
+        if better && !up && next >= 1 {
+            self.look_anew(Stage::Down);
+            return Some((next, format!("fewer: as many rows/s at {allowed}")));
+        }
+        // Nothing above was better than where it began: perhaps fewer do as well.
+        if up && best > 1 && (first || self.best.is_some_and(|(found, _)| found == best && !better)) {
+            self.look_anew(Stage::Down);
+            return Some((
+                (best / 2).max(1),
+                format!("fewer: {rate:.0} rows/s at {allowed}, {best_rate:.0} at {best}"),
+            ));
+        }
+        let found = self.best.map_or(allowed, |(found, _)| found);
+        self.look_anew(Stage::Kept(now + KEPT));
+        (found != allowed).then(|| (found, format!("found: {best_rate:.0} rows/s at {found}, {rate:.0} at {allowed}")))
+    }
+
+    fn look_anew(&mut self, stage: Stage) {
+        *self = Self { stage, best: self.best, ..Self::default() };
+    }
+}
+
+/// Looks at a run: its chunks, and what its sessions wait for.
+///
+/// # Errors
+/// What the server or the connection says.
+pub(super) async fn look(connection: &Connection, run: i64, now: f64) -> Result<Seen, Failure> {
+    let sql = "SELECT c.rows, c.chunks, s.active, s.reading
+               FROM (SELECT COALESCE(pg_catalog.sum(staged), 0)::int8 AS rows, pg_catalog.count(*) AS chunks
+                     FROM stagemill.chunk WHERE run_id = $1 AND state = 'PROCESSED') c,
+                    (SELECT pg_catalog.count(*)::int4 AS active, (pg_catalog.count(*) FILTER (WHERE wait_event_type = 'IO'))::int4 AS reading
+                     FROM pg_catalog.pg_stat_activity
+                     WHERE state = 'active' AND datname = pg_catalog.current_database()
+                       AND application_name ~ ('^stagemill:' || $1 || ':[0-9]+:[0-9]+$')) s";
+    let row = connection.query_one(sql, &[(&run, Type::INT8)]).await?;
+    let count = |n: i32| u32::try_from(n).unwrap_or(0);
+    Ok(Seen { now, rows: row.get(0), chunks: row.get(1), active: count(row.get(2)), reading: count(row.get(3)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server of so many processors, on which a row costs `cpu` seconds of one and `read` seconds of waiting. Returns the number that is
+    /// found, and the seconds until then.
+    fn find(processors: f64, cpu: f64, read: f64, most: u32) -> (u32, f64) {
+        let (mut tuner, mut allowed) = (Tuner::default(), 4.min(most));
+        let (mut now, mut rows) = (0.0, 0.0);
+        const CHUNK: f64 = 1_000.0;
+        while now < 600.0 {
+            let alone = f64::from(allowed) / (cpu + read);
+            let rate = alone.min(processors / cpu) * (1.0 - f64::from(allowed.saturating_sub(48)) * 0.01);
+            let reading = (rate * read).round() as u32;
+            rows += rate * 0.1;
+            now += 0.1;
+            let seen = Seen { now, rows: rows as i64, chunks: (rows / CHUNK) as i64, active: allowed, reading };
+            if let Some((to, _)) = tuner.step(allowed, most, &seen) {
+                assert!(to >= 1 && to <= most, "{to}");
+                allowed = to;
+            }
+            if matches!(tuner.stage, Stage::Kept(_)) {
+                return (allowed, now);
+            }
+        }
+        panic!("nothing was found in 600 s: {tuner:?}");
+    }
+
+    #[test]
+    fn where_the_processors_are_busy_few_sessions_are_found() {
+        let (found, seconds) = find(2.0, 7e-6, 0.0, 64);
+        assert!((2..=3).contains(&found), "{found}");
+        assert!(seconds < 3.0, "{seconds}");
+    }
+
+    #[test]
+    fn where_sessions_wait_for_reads_many_are_found_and_soon() {
+        let (found, _) = find(2.0, 5e-5, 1e-3, 64);
+        assert!((28..=64).contains(&found), "{found}");
+        // Before any chunk has ended the number has doubled three times.
+        let mut tuner = Tuner::default();
+        let mut allowed = 4;
+        for look in 0..9 {
+            let seen = Seen { now: f64::from(look) * 0.1, rows: 0, chunks: 0, active: allowed, reading: allowed };
+            allowed = tuner.step(allowed, 64, &seen).map_or(allowed, |(to, _)| to);
+        }
+        assert!(allowed >= 32, "{allowed}");
+    }
+
+    #[test]
+    fn on_a_large_server_as_many_as_bring_more() {
+        let (found, _) = find(64.0, 7e-6, 0.0, 64);
+        assert!(found >= 40, "{found}");
+        assert!(find(64.0, 7e-6, 0.0, 6).0 <= 6);
+        assert_eq!(find(1.0, 7e-6, 0.0, 1).0, 1);
+    }
+
+    #[test]
+    fn what_was_found_is_looked_at_again_after_a_minute() {
+        let mut tuner = Tuner { stage: Stage::Kept(60.0), ..Tuner::default() };
+        let seen = |now: f64| Seen { now, rows: 0, chunks: 0, active: 4, reading: 0 };
+        assert_eq!(tuner.step(4, 64, &seen(59.0)), None);
+        assert!(matches!(tuner.stage, Stage::Kept(_)));
+        tuner.step(4, 64, &seen(61.0));
+        assert_eq!(tuner.stage, Stage::Up);
+    }
+}
