@@ -10,8 +10,11 @@ use crate::{
 };
 
 /// The migrations, in order; version n is the n-th.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../../migrations/0001_ledger.sql"), include_str!("../../migrations/0002_live_control.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../migrations/0001_ledger.sql"),
+    include_str!("../../migrations/0002_live_control.sql"),
+    include_str!("../../migrations/0003_chains.sql"),
+];
 
 /// The version that this program reads and writes.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
