@@ -79,7 +79,7 @@ impl Database {
 
     /// Plans a run.
     pub async fn plan(&self, job: &Job, owner: &str) -> Result<Started, Failure> {
-        let start = Start { owner, trigger_id: None, job, dead: DeadRun::Keep };
+        let start = Start { owner, trigger_id: None, followed_by: &[], job, dead: DeadRun::Keep };
         plan::start(&self.connection, &start).await
     }
 

@@ -81,7 +81,7 @@ async fn the_grants_suffice_for_a_run_and_for_resuming_it() {
     let connection = database.another_connection().await;
     connection.batch("SET SESSION AUTHORIZATION etl").await.unwrap();
 
-    let start = Start { owner: "arn:first", trigger_id: None, job: &orders, dead: DeadRun::Abandon };
+    let start = Start { owner: "arn:first", trigger_id: None, followed_by: &[], job: &orders, dead: DeadRun::Abandon };
     let Started::Run(_) = plan::start(&connection, &start).await.unwrap() else { panic!("another run is open") };
     record::ended_from_outside(&connection, "arn:first", &Failure::new(Class::Stopped, "test")).await.unwrap();
     let answer = resume::run(&connection, 1, "arn:second", false).await.unwrap();

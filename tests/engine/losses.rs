@@ -75,7 +75,7 @@ async fn a_stage_is_not_truncated_when_a_policy_hides_rows_of_it() {
     let server = Server::new(config, &Trust::System).unwrap();
     let connection = server.connect("test").await.unwrap();
     let spec = spec("upsert", PLAIN, r#", "stage_rows": "truncate""#);
-    let start = Start { owner: "me", trigger_id: None, job: &spec, dead: DeadRun::Keep };
+    let start = Start { owner: "me", trigger_id: None, followed_by: &[], job: &spec, dead: DeadRun::Keep };
     let Started::Run(answer) = plan::start(&connection, &start).await.unwrap() else { panic!() };
     let (_keep, stop) = tokio::sync::watch::channel(false);
     let driver = Driver { server: &server, worker: "me", stop, report: &|_| {} };

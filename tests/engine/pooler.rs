@@ -151,7 +151,7 @@ fn spec(workload: Workload, seed: u64) -> Job {
 /// Plans a job through the pooler.
 async fn planned(server: &Server, job: &Job) -> Answer {
     let connection = server.connect("planner").await.unwrap();
-    let start = Start { owner: "pooled", trigger_id: None, job, dead: DeadRun::Keep };
+    let start = Start { owner: "pooled", trigger_id: None, followed_by: &[], job, dead: DeadRun::Keep };
     match plan::start(&connection, &start).await.unwrap() {
         Started::Run(answer) => answer,
         Started::Taken(open) => panic!("run {} is open", open.id),

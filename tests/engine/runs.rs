@@ -74,7 +74,7 @@ async fn two_starts_in_the_same_moment_make_one_run() {
     let database = Database::with(TABLES).await;
     let connections = [database.another_connection().await, database.another_connection().await];
     let spec = upsert("");
-    let request = |owner| Start { owner, trigger_id: None, job: &spec, dead: DeadRun::Abandon };
+    let request = |owner| Start { owner, trigger_id: None, followed_by: &[], job: &spec, dead: DeadRun::Abandon };
     let (a, b) = (request("a"), request("b"));
     let (a, b) = tokio::join!(plan::start(&connections[0], &a), plan::start(&connections[1], &b));
     let started = [a.unwrap(), b.unwrap()].iter().filter(|started| matches!(started, Started::Run(_))).count();
@@ -85,7 +85,7 @@ async fn two_starts_in_the_same_moment_make_one_run() {
 async fn the_same_trigger_again_is_a_duplicate_even_when_its_run_has_ended() {
     let database = Database::with(TABLES).await;
     let spec = upsert("");
-    let request = |owner| Start { owner, trigger_id: Some("event-1"), job: &spec, dead: DeadRun::Keep };
+    let request = |owner| Start { owner, trigger_id: Some("event-1"), followed_by: &[], job: &spec, dead: DeadRun::Keep };
     let Started::Run(answer) = plan::start(&database.connection, &request("a")).await.unwrap() else { panic!() };
     database.drive(answer).await;
     let Started::Run(again) = plan::start(&database.connection, &request("b")).await.unwrap() else { panic!() };
@@ -98,7 +98,7 @@ async fn a_run_whose_owner_died_is_closed_as_abandoned_and_its_place_taken() {
     database.planned(&upsert(""), "dead").await;
     silent_for_an_hour(&database).await;
     let spec = upsert("");
-    let start = |dead| Start { owner: "me", trigger_id: None, job: &spec, dead };
+    let start = |dead| Start { owner: "me", trigger_id: None, followed_by: &[], job: &spec, dead };
     assert!(
         matches!(plan::start(&database.connection, &start(DeadRun::Keep)).await.unwrap(), Started::Taken(open) if !open.is_alive())
     );

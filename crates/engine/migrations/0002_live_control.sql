@@ -13,7 +13,11 @@ ALTER TABLE stagemill.run
     ADD COLUMN deadline_at timestamptz,
     ADD COLUMN at_risk_at timestamptz,
     -- Another start came while this run was open: what arrived meanwhile needs one more run.
-    ADD COLUMN rerun_requested boolean NOT NULL DEFAULT false;
+    ADD COLUMN rerun_requested boolean NOT NULL DEFAULT false,
+    -- The triggers of the starts that asked for it: delivered again, they are known.
+    ADD COLUMN coalesced_triggers text[] NOT NULL DEFAULT '{}',
+    -- The jobs that its execution starts after this one, in order: a start that wants others can't leave them to it.
+    ADD COLUMN followed_by text[] NOT NULL DEFAULT '{}';
 
 -- How many workers there may be in this round: a run that is to go faster than that waits for its next one where a state machine started them.
 ALTER TABLE stagemill.round ADD COLUMN parallelism integer CHECK (parallelism >= 1);

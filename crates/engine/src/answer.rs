@@ -23,6 +23,9 @@ pub struct Answer {
     /// For [`Step::Failed`]: what happened and what to do, without row values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// Of a run that has ended: another start came while it was open, so that its owner has to make one more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rerun: bool,
 }
 
 /// The step after an answer.
@@ -35,7 +38,11 @@ pub enum Step {
     Complete,
     /// The run has ended otherwise.
     Failed,
-    /// Another run of the job is open; this start did nothing.
+    /// A run has ended, and its owner makes another: one more of its job, or one of the next job.
+    Next,
+    /// Another run keeps this start out, and will not do its work: ask again later.
+    Wait,
+    /// Another run of the job is open, and one more follows it; this start did nothing.
     Coalesced,
     /// The same trigger came before; this start did nothing.
     Duplicate,
@@ -44,12 +51,12 @@ pub enum Step {
 impl Answer {
     /// Items to apply.
     pub const fn round(run: i64, round: i32, max_concurrency: u32, items: Vec<Item>) -> Self {
-        Self { run, round, max_concurrency, items, status: Step::Round, error: None, cause: None }
+        Self { run, round, max_concurrency, items, status: Step::Round, error: None, cause: None, rerun: false }
     }
 
     /// Nothing to apply.
     pub const fn end(run: i64, round: i32, status: Step) -> Self {
-        Self { run, round, max_concurrency: 1, items: Vec::new(), status, error: None, cause: None }
+        Self { run, round, max_concurrency: 1, items: Vec::new(), status, error: None, cause: None, rerun: false }
     }
 
     /// A run that ended otherwise than complete.

@@ -36,6 +36,8 @@ pub struct Start<'a> {
     pub owner: &'a str,
     /// The event that caused it, if one did.
     pub trigger_id: Option<&'a str>,
+    /// The jobs that its owner starts after it.
+    pub followed_by: &'a [String],
     /// What to do.
     pub job: &'a Job,
     /// What becomes of an open run of the job whose owner died.
@@ -70,7 +72,8 @@ pub async fn start(connection: &Connection, request: &Start<'_>) -> Result<Start
         return Ok(Started::Run(go_on(connection, &known).await?));
     }
     let (mapping, stage) = check::job(connection, request.job).await?.into_runnable()?;
-    let new = NewRun { owner: request.owner, trigger_id: request.trigger_id, job: request.job, mapping: &mapping };
+    let &Start { owner, trigger_id, followed_by, job, .. } = request;
+    let new = NewRun { owner, trigger_id, followed_by, job, mapping: &mapping };
     let id = match open(connection, &new, request.dead).await? {
         Opened::New(id) => id,
         Opened::Duplicate(id) => return Ok(Started::Run(Answer::end(id, 0, Step::Duplicate))),
@@ -153,7 +156,10 @@ pub async fn stored(connection: &Connection, run: &Run) -> Result<Answer, Failur
         return Ok(Answer::round(run.id, run.round, run.parallelism, items));
     }
     let cause = run.error.as_deref().unwrap_or("see the log table");
-    Ok(Answer::closed(run.id, run.round, run.status, run.error_class.as_deref(), cause))
+    let answer = Answer::closed(run.id, run.round, run.status, run.error_class.as_deref(), cause);
+    // What a person stopped stays so, and what took an abandoned run's place applies all that it would have.
+    let rerun = run.rerun_requested && !matches!(run.status, Status::Stopped | Status::Abandoned);
+    Ok(Answer { rerun, ..answer })
 }
 
 async fn cut_and_write(connection: &Connection, run: &Run, stage: &Table) -> Result<Answer, Failure> {

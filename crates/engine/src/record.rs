@@ -176,7 +176,7 @@ pub async fn stop(connection: &Connection, run: i64, why: &Failure) -> Result<bo
     Ok(run.status.is_open())
 }
 
-/// Closes the run of a start that was ended from outside. What is in flight ends first; what was applied stays, and `resume` goes on.
+/// Closes the open run of a start that was ended from outside. What is in flight ends first; what was applied stays, and `resume` goes on.
 ///
 /// # Errors
 /// When what is in flight does not end in time, or the server can't be asked.
@@ -185,7 +185,7 @@ pub async fn ended_from_outside(
     owner: &str,
     failure: &Failure,
 ) -> Result<Option<Summary>, Failure> {
-    let Some(run) = ledger::run::of_owner(connection, owner).await?.filter(|run| run.status.is_open()) else {
+    let Some(run) = ledger::run::open_of(connection, owner).await? else {
         return Ok(None);
     };
     connection.batch("BEGIN").await?;

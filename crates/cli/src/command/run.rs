@@ -77,7 +77,7 @@ async fn plan(starting: &Starting<'_>, owner: &str) -> Result<Started, CliError>
     let planned = local::persist(
         async || {
             let connection = server.connect("stagemill:plan").await?;
-            plan::start(&connection, &Start { owner, trigger_id: None, job, dead }).await
+            plan::start(&connection, &Start { owner, trigger_id: None, followed_by: &[], job, dead }).await
         },
         &stop,
     );

@@ -1,6 +1,8 @@
 //! Runs and their rounds: the run lock, the log table's rows, the answers that are given again.
 
 mod open;
+pub mod owner;
+pub mod rerun;
 
 use serde::Serialize;
 use tokio_postgres::{Row, types::Type};
@@ -45,9 +47,11 @@ pub struct Run {
     pub error_class: Option<String>,
     /// Why, in a text without row values.
     pub error: Option<String>,
+    /// Whether a start came while it was open: its owner makes one more run.
+    pub rerun_requested: bool,
 }
 
-const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, owner FROM stagemill.run";
+const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, owner, rerun_requested FROM stagemill.run";
 
 fn run(row: &Row) -> Result<Run, Failure> {
     let unreadable = |what: &str| {
@@ -67,6 +71,7 @@ fn run(row: &Row) -> Result<Run, Failure> {
         error_class: row.get(9),
         error: row.get(10),
         outside: row.get(11),
+        rerun_requested: row.get(13),
     })
 }
 
@@ -91,6 +96,20 @@ pub async fn load(connection: &Connection, id: i64) -> Result<Run, Failure> {
 /// What the server or the connection says.
 pub async fn of_owner(connection: &Connection, owner: &str) -> Result<Option<Run>, Failure> {
     let row = connection.query_opt(&format!("{RUN} WHERE owner = $1"), &[(&owner, Type::TEXT)]).await?;
+    row.as_ref().map(run).transpose()
+}
+
+/// Reads the open run of an execution, whichever of its runs that is; of a command line, the one it started.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn open_of(connection: &Connection, owner: &str) -> Result<Option<Run>, Failure> {
+    // None of an execution's names holds the mark, so that no other execution's runs begin like this.
+    let sql = format!(
+        "{RUN} WHERE ended_at IS NULL AND (owner = $1 OR pg_catalog.starts_with(owner, $1 || '{}'))",
+        owner::MARK
+    );
+    let row = connection.query_opt(&sql, &[(&owner, Type::TEXT)]).await?;
     row.as_ref().map(run).transpose()
 }
 

@@ -27,6 +27,8 @@ pub struct NewRun<'a> {
     pub owner: &'a str,
     /// The event that started it, if one did.
     pub trigger_id: Option<&'a str>,
+    /// The jobs that its execution starts after it.
+    pub followed_by: &'a [String],
     /// The job.
     pub job: &'a Job,
     /// What it means here.
@@ -69,7 +71,7 @@ impl OpenRun {
 
     /// Whether a state machine's execution owns it, rather than a command line.
     pub fn is_execution(&self) -> bool {
-        self.owner.starts_with("arn:")
+        super::owner::execution(&self.owner).is_some()
     }
 
     /// The silence after which a run without a session counts as dead.
@@ -89,7 +91,7 @@ pub async fn open(connection: &Connection, new: &NewRun<'_>) -> Result<Opened, F
     let auto = new.job.parallelism.is_auto();
     let allowed = auto.then(|| parallelism.min(pace::FIRST_TRIED));
     let deadline = new.job.deadline_minutes.map(f64::from);
-    let params: [Param<'_>; 13] = [
+    let params: [Param<'_>; 14] = [
         (&new.job.name, Type::TEXT),
         (&new.owner, Type::TEXT),
         (&new.trigger_id, Type::TEXT),
@@ -103,14 +105,15 @@ pub async fn open(connection: &Connection, new: &NewRun<'_>) -> Result<Opened, F
         (&auto, Type::BOOL),
         (&allowed, Type::INT4),
         (&deadline, Type::FLOAT8),
+        (&new.followed_by, Type::TEXT_ARRAY),
     ];
     if let Some(other) = in_the_way(connection, new, &stage, &target).await? {
         return Ok(other);
     }
     // Asked first and not only caught, since a refused insert uses up an id.
     let sql = "INSERT INTO stagemill.run (job, owner, trigger_id, spec, mapping, stage_table, target_table, shares_tables, parallelism, round_limit,
-                                      auto, allowed, deadline_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp() + $13 * interval '1 minute')
+                                      auto, allowed, deadline_at, followed_by)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp() + $13 * interval '1 minute', $14)
                ON CONFLICT DO NOTHING RETURNING run_id";
     if let Some(row) = connection.query_opt(sql, &params).await? {
         return Ok(Opened::New(row.get(0)));
@@ -127,7 +130,7 @@ async fn in_the_way(
     stage: &str,
     target: &str,
 ) -> Result<Option<Opened>, Failure> {
-    let sql = "SELECT run_id FROM stagemill.run WHERE job = $1 AND trigger_id = $2";
+    let sql = "SELECT run_id FROM stagemill.run WHERE job = $1 AND (trigger_id = $2 OR $2 = ANY (coalesced_triggers)) LIMIT 1";
     if let Some(row) = connection.query_opt(sql, &[(&new.job.name, Type::TEXT), (&new.trigger_id, Type::TEXT)]).await? {
         return Ok(Some(Opened::Duplicate(row.get(0))));
     }
