@@ -197,3 +197,55 @@ async fn statements_of_the_jobs_own_are_applied_once_and_their_rows_are_recorded
     assert_eq!(logged(&database, 1).await, "COMPLETE 250");
     assert_eq!(database.value("SELECT statement_rows::text FROM stagemill.run_status").await, "{50,200}");
 }
+
+/// Waits until a query answers `true`.
+async fn until(database: &Database, condition: &str) {
+    for _ in 0..1_500 {
+        if database.value(&format!("SELECT {condition}")).await == "true" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{condition} never held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_execution_starts_nothing_and_goes_on_when_it_is_unpaused() {
+    let sql = "CREATE TABLE target (id int PRIMARY KEY, n int); CREATE TABLE stage (id int PRIMARY KEY, n int);
+               INSERT INTO target SELECT g, 0 FROM generate_series(1, 200) g; INSERT INTO stage SELECT g, g FROM generate_series(1, 200) g;
+               CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$;
+               CREATE TRIGGER slow BEFORE UPDATE ON target FOR EACH ROW EXECUTE FUNCTION slow(); ANALYZE";
+    let job = job(
+        r#"{"name": "paused", "stage": {"table": "stage"}, "target": {"table": "target", "key": ["id"]}, "operation": "update",
+        "columns": {"id": "stage.id", "n": "target.n + stage.n"}, "chunks": {"by": "key", "rows": 10}, "parallelism": 3}"#,
+    );
+    let (database, cloud) = cloud_for(sql, &job, |setup| setup).await;
+    let execution = cloud.start_execution(&json!({"job": "paused"})).await;
+    until(&database, "(SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED') >= 3").await;
+    assert!(ledger::hold::set(&database.connection, 1, ledger::hold::PEOPLE, "paused by a test", None).await.unwrap());
+    until(&database, "NOT EXISTS (SELECT FROM stagemill.chunk WHERE state = 'ASSIGNED')").await;
+    let applied = "SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'";
+    let before = database.value(applied).await;
+    // Longer than an executor waits: each has come back at least once.
+    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    assert_eq!(database.value(applied).await, before);
+    // One at a time from here on: the Map would call three.
+    assert_eq!(ledger::pace::fix(&database.connection, 1, 1, "a test").await.unwrap(), Some(3));
+    assert!(ledger::hold::lift(&database.connection, 1, ledger::hold::PEOPLE).await.unwrap());
+    let mut most = 0;
+    let watched = async {
+        loop {
+            let in_flight = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^stagemill:1:[0-9]+:[0-9]+$' AND datname = current_database()";
+            most = most.max(database.value(in_flight).await.parse::<u32>().unwrap());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = cloud.wait(&execution) => outcome,
+        () = watched => unreachable!("it watches for ever"),
+    };
+    assert_eq!((outcome.status, &outcome.error), (Status::Succeeded, &None), "{outcome:?}");
+    assert!((1..=2).contains(&most), "{most} at a time: two may look in one moment");
+    assert_eq!(database.value("SELECT count(*) FROM target WHERE n <> id").await, "0");
+    assert_eq!(logged(&database, 1).await, "COMPLETE 200");
+}
