@@ -158,6 +158,7 @@ fn definition(timeout: Duration) -> String {
         .fold(text, |text, function| text.replace(function.placeholder(), &function.versioned_arn()))
         .replace("${ExecutionTimeoutSeconds}", &timeout.as_secs().to_string())
         .replace("${Partition}", "aws")
+        .replace(r#""Seconds": 30"#, r#""Seconds": 1"#)
 }
 
 fn credentials() -> Credentials {

@@ -85,7 +85,8 @@ async fn two_starts_in_the_same_moment_make_one_run() {
 async fn the_same_trigger_again_is_a_duplicate_even_when_its_run_has_ended() {
     let database = Database::with(TABLES).await;
     let spec = upsert("");
-    let request = |owner| Start { owner, trigger_id: Some("event-1"), followed_by: &[], job: &spec, dead: DeadRun::Keep };
+    let request =
+        |owner| Start { owner, trigger_id: Some("event-1"), followed_by: &[], job: &spec, dead: DeadRun::Keep };
     let Started::Run(answer) = plan::start(&database.connection, &request("a")).await.unwrap() else { panic!() };
     database.drive(answer).await;
     let Started::Run(again) = plan::start(&database.connection, &request("b")).await.unwrap() else { panic!() };

@@ -23,9 +23,6 @@ pub struct Answer {
     /// For [`Step::Failed`]: what happened and what to do, without row values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// Of a run that has ended: another start came while it was open, so that its owner has to make one more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub rerun: bool,
 }
 
 /// The step after an answer.
@@ -51,12 +48,12 @@ pub enum Step {
 impl Answer {
     /// Items to apply.
     pub const fn round(run: i64, round: i32, max_concurrency: u32, items: Vec<Item>) -> Self {
-        Self { run, round, max_concurrency, items, status: Step::Round, error: None, cause: None, rerun: false }
+        Self { run, round, max_concurrency, items, status: Step::Round, error: None, cause: None }
     }
 
     /// Nothing to apply.
     pub const fn end(run: i64, round: i32, status: Step) -> Self {
-        Self { run, round, max_concurrency: 1, items: Vec::new(), status, error: None, cause: None, rerun: false }
+        Self { run, round, max_concurrency: 1, items: Vec::new(), status, error: None, cause: None }
     }
 
     /// A run that ended otherwise than complete.

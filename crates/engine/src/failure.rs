@@ -235,6 +235,13 @@ impl Failure {
         self
     }
 
+    /// The same failure with what follows from it behind.
+    #[must_use]
+    pub fn so_that(mut self, what: &str) -> Self {
+        self.message = format!("{}{what}", self.message).into();
+        self
+    }
+
     /// What happened, with names of objects only: may be logged.
     pub fn message(&self) -> &str {
         &self.message

@@ -156,10 +156,7 @@ pub async fn stored(connection: &Connection, run: &Run) -> Result<Answer, Failur
         return Ok(Answer::round(run.id, run.round, run.parallelism, items));
     }
     let cause = run.error.as_deref().unwrap_or("see the log table");
-    let answer = Answer::closed(run.id, run.round, run.status, run.error_class.as_deref(), cause);
-    // What a person stopped stays so, and what took an abandoned run's place applies all that it would have.
-    let rerun = run.rerun_requested && !matches!(run.status, Status::Stopped | Status::Abandoned);
-    Ok(Answer { rerun, ..answer })
+    Ok(Answer::closed(run.id, run.round, run.status, run.error_class.as_deref(), cause))
 }
 
 async fn cut_and_write(connection: &Connection, run: &Run, stage: &Table) -> Result<Answer, Failure> {

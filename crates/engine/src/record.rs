@@ -16,6 +16,9 @@ use crate::{
 /// The longest that recording takes: twice the wait for what is in flight, and the look at the stage. A recorder's time limit has to be longer.
 pub const LONGEST: std::time::Duration = evidence::LONGEST.saturating_add(ledger::run::LONGEST_WAIT.saturating_mul(2));
 
+/// Nobody is left who makes the run that other starts asked for: a person has to know.
+const LEFT: &str = "; another start had left its work to one more run, which is not made: start the job again";
+
 /// What recording came to.
 #[derive(Debug)]
 pub struct Recorded {
@@ -190,9 +193,15 @@ pub async fn ended_from_outside(
     };
     connection.batch("BEGIN").await?;
     let closed = async {
-        ledger::run::lock(connection, run.id).await?;
+        let run = ledger::run::lock(connection, run.id).await?;
         let tally = ledger::summary::of_run(connection, run.id).await?.tally;
-        ledger::run::close(connection, run.id, Status::of_halt(failure.class), &tally, Some(failure)).await?;
+        let status = Status::of_halt(failure.class);
+        let failure = if run.rerun_requested && status == Status::Stopped {
+            failure.clone().so_that(LEFT)
+        } else {
+            failure.clone()
+        };
+        ledger::run::close(connection, run.id, status, &tally, Some(&failure)).await?;
         ledger::summary::of_run(connection, run.id).await.map(Some)
     };
     let closed = closed.await;

@@ -1,6 +1,9 @@
 //! What the executor answers: its item again, with what is left of it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use serde::Serialize;
 use stagemill_engine::{
@@ -9,6 +12,7 @@ use stagemill_engine::{
     failure::{Class, Failure},
     retry::Next,
 };
+use stagemill_lambda::metric::Metrics;
 
 /// How long an executor waits that is held back, seconds: soon enough for whoever lifts the hold, and a few state transitions a minute.
 const HELD_BACK_WAIT_S: u32 = 10;
@@ -48,12 +52,18 @@ impl Answer {
 }
 
 /// Counts and logs what a call does.
-#[derive(Default)]
-pub(crate) struct Meter {
+pub(crate) struct Meter<'a> {
     moved: AtomicU32,
+    metrics: &'a Metrics,
+    job: &'a str,
 }
 
-impl Meter {
+impl<'a> Meter<'a> {
+    /// Nothing was done yet.
+    pub(crate) const fn new(metrics: &'a Metrics, job: &'a str) -> Self {
+        Self { moved: AtomicU32::new(0), metrics, job }
+    }
+
     /// One line for a chunk that failed; those that are applied are in the ledger.
     pub(crate) fn report(&self, run: i64, event: &Report<'_>) {
         match event {
@@ -72,6 +82,8 @@ impl Meter {
             Report::Pace { .. } => {}
             Report::AtRisk(at_risk) => {
                 tracing::warn!(run, late_s = at_risk.late_seconds, "the run will probably miss its deadline");
+                let late = Duration::try_from_secs_f64(at_risk.late_seconds).unwrap_or_default();
+                self.metrics.at_risk(run, self.job, late);
             }
         }
     }

@@ -9,21 +9,22 @@ use stagemill_engine::{
     failure::{Class, Failure},
     ledger,
 };
-use stagemill_lambda::{boot, deadline, session::Session};
+use stagemill_lambda::{boot, deadline, metric::Metrics, session::Session};
 
 use answer::{Answer, Meter};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let session = Session::from_env().await;
-    boot::run(async |item, context: Context| execute(&session, item, &context).await).await
+    let metrics = Metrics::new()?;
+    boot::run(async |item, context: Context| execute(&session, &metrics, item, &context).await).await
 }
 
-async fn execute(session: &Session, item: Item, context: &Context) -> Result<Answer, Failure> {
+async fn execute(session: &Session, metrics: &Metrics, item: Item, context: &Context) -> Result<Answer, Failure> {
     let stop = deadline::stop(context, deadline::margin()?);
     let connection = session.open().await?;
     let run = ledger::run::load(&connection, item.run).await?;
-    let meter = Meter::default();
+    let meter = Meter::new(metrics, &run.job);
     let worker =
         Worker { connection: &connection, run: &run, name: &format!("lambda:{}", context.request_id), rank: None };
     match apply::item(worker, &item, &stop, &|event| meter.report(item.run, &event)).await {

@@ -1,34 +1,36 @@
 //! What the planner is asked: the execution's id and input.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
-use stagemill_engine::{
-    failure::{Class, Failure},
-    finding,
-    job::Job,
-    ledger,
-    pg::Connection,
-};
+use stagemill_engine::{failure::Failure, finding, ledger, pg::Connection};
+use stagemill_lambda::turn::Turn;
+
+use crate::jobs::{Changes, Jobs};
 
 /// The planner's event.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
-    /// `$$.Execution.Id`: the owner of the run.
+    /// `$$.Execution.Id`: the owner of its runs.
     #[serde(deserialize_with = "id")]
     pub(crate) start: String,
     /// `$$.Execution.Input`.
     pub(crate) input: Input,
+    /// Which run of the execution is to be planned.
+    #[serde(default)]
+    pub(crate) turn: Turn,
 }
 
 /// An execution's input.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Fields")]
 pub(crate) enum Input {
-    /// Start a run.
+    /// Start runs.
     Start {
-        /// A name of the job table, or a whole job.
-        job: JobInput,
+        /// Names of the job table, or a whole job.
+        jobs: Jobs,
         /// The event that started the execution.
         trigger: Option<Trigger>,
     },
@@ -41,8 +43,13 @@ pub(crate) enum Input {
 #[serde(deny_unknown_fields)]
 struct Fields {
     job: Option<Value>,
+    jobs: Option<Vec<String>>,
     resume: Option<Value>,
     trigger: Option<Trigger>,
+    parallelism: Option<Value>,
+    rows: Option<Value>,
+    #[serde(rename = "where")]
+    filter: Option<Value>,
 }
 
 /// An event that starts executions.
@@ -66,27 +73,48 @@ fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(id)
 }
 
-/// A name of the job table, or a whole job.
-#[derive(Debug)]
-pub(crate) struct JobInput(Value);
-
-const EITHER: &str = r#"{"job": "NAME"} starts a run of a job, {"resume": 12} goes on with run 12"#;
+const EITHER: &str = r#"{"job": "NAME"} starts a run of a job, {"jobs": ["A", "B"]} runs of several in order, {"resume": 12} goes on with run 12"#;
 
 impl TryFrom<Fields> for Input {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
-        match (fields.job, fields.resume, fields.trigger) {
-            (Some(Value::String(name)), None, _) if !Job::is_name(&name) => Err(format!(
-                "the input's `job` is {}, which is not a job's name; `stagemill job list` shows those there are: {EITHER}",
-                quoted(&Value::String(name))
-            )),
-            (Some(job), None, trigger) => Ok(Self::Start { job: JobInput(job), trigger }),
-            (None, Some(run), None) => Ok(Self::Resume(run_id(&run)?)),
-            (Some(_), Some(_), _) => Err(format!("the input has both `job` and `resume`; give one: {EITHER}")),
-            (None, None, _) => Err(format!("the input has neither `job` nor `resume`: {EITHER}")),
+        if fields.filter.is_some() {
+            return Err("the input can't change a job's `where`: which rows are applied stands in the job table alone (`stagemill job put`); `parallelism` and `rows` can be changed for one execution".to_owned());
+        }
+        let changes = Changes { parallelism: fields.parallelism, rows: fields.rows };
+        match (fields.job, fields.jobs, fields.resume) {
+            (Some(job), None, None) => Ok(Self::Start { jobs: Jobs::one(job, changes)?, trigger: fields.trigger }),
+            (None, _, _) if !changes.are_none() => {
+                Err("the input's `parallelism` and `rows` go with `job` only; leave them out".to_owned())
+            }
+            (None, Some(names), None) => Ok(Self::Start { jobs: Jobs::named(names)?, trigger: fields.trigger }),
             // A run is complete when it was resumed once: there is nothing that a repeated event could start twice.
-            (None, Some(_), Some(_)) => Err("the input's `trigger` goes with `job` only; leave it out".to_owned()),
+            (None, None, Some(_)) if fields.trigger.is_some() => {
+                Err("the input's `trigger` goes with `job` or `jobs` only; leave it out".to_owned())
+            }
+            (None, None, Some(run)) => Ok(Self::Resume(run_id(&run)?)),
+            (None, None, None) => Err(format!("the input has neither `job`, `jobs` nor `resume`: {EITHER}")),
+            _ => Err(format!("the input has more than one of `job`, `jobs` and `resume`; give one: {EITHER}")),
+        }
+    }
+}
+
+impl Input {
+    /// What starts the execution's runs, in order.
+    pub(crate) async fn jobs(&self, connection: &Connection) -> Result<Cow<'_, Jobs>, Failure> {
+        match self {
+            Self::Start { jobs, .. } => Ok(Cow::Borrowed(jobs)),
+            // Its job as it was, one more time, and what followed it.
+            Self::Resume(run) => Ok(Cow::Owned(Jobs::of(ledger::run::load(connection, *run).await?))),
+        }
+    }
+
+    /// The event's id.
+    pub(crate) fn trigger(&self) -> Option<&str> {
+        match self {
+            Self::Start { trigger, .. } => trigger.as_ref().map(|trigger| trigger.id.as_str()),
+            Self::Resume(_) => None,
         }
     }
 }
@@ -100,28 +128,8 @@ fn run_id(value: &Value) -> Result<i64, String> {
 }
 
 /// A value as it was typed, or its beginning.
-fn quoted(value: &Value) -> String {
+pub(crate) fn quoted(value: &Value) -> String {
     finding::shown(value.to_string(), 200)
-}
-
-impl JobInput {
-    /// The job that is meant.
-    pub(crate) async fn job(&self, connection: &Connection) -> Result<Job, Failure> {
-        match &self.0 {
-            Value::String(name) => {
-                ledger::schema::require(connection).await?;
-                ledger::job::get(connection, name).await
-            }
-            // A job's expressions are code: who may start executions may not therefore run any SQL.
-            Value::Object(_) if std::env::var("ALLOW_INLINE_JOBS").as_deref() != Ok("true") => Err(Failure::new(
-                Class::BadJob,
-                "inline jobs are refused here: put the job into the job table (`stagemill job put`) and name it, or set the stack's AllowInlineJobs",
-            )),
-            inline => Job::from_value(inline.clone()).map_err(|findings| {
-                Failure::new(Class::BadJob, format!("the job can't be used: {}", finding::join(&findings)))
-            }),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -157,13 +165,23 @@ mod tests {
     fn an_input_either_starts_or_resumes() {
         assert!(matches!(read(json!({"job": "orders"})), Ok(Input::Start { trigger: None, .. })));
         for (input, said) in [
-            (json!({"job": "orders", "resume": 12}), "both `job` and `resume`"),
-            (json!({}), "neither `job` nor `resume`"),
-            (json!({"job": null}), "neither `job` nor `resume`"),
-            (json!({"trigger": {"id": "e"}}), "neither `job` nor `resume`"),
-            (json!({"resume": 12, "trigger": {"id": "e"}}), "goes with `job` only"),
+            (json!({"job": "orders", "resume": 12}), "more than one of `job`, `jobs` and `resume`"),
+            (json!({}), "neither `job`, `jobs` nor `resume`"),
+            (json!({"job": null}), "neither `job`, `jobs` nor `resume`"),
+            (json!({"trigger": {"id": "e"}}), "neither `job`, `jobs` nor `resume`"),
+            (json!({"resume": 12, "trigger": {"id": "e"}}), "goes with `job` or `jobs` only"),
             (json!({"resume": 12, "force": true}), "unknown field `force`"),
-            (json!({"Comment": "Insert your JSON here"}), "unknown field `Comment`, expected one of `job`, `resume`"),
+            (json!({"job": "a", "jobs": ["b"]}), "more than one of `job`, `jobs` and `resume`"),
+            (json!({"jobs": []}), "`jobs` has 0 names"),
+            (json!({"jobs": ["a", "b", "a"]}), "names \"a\" twice"),
+            (json!({"jobs": ["a", "no job"]}), "which is not a job's name"),
+            (json!({"jobs": ["a"], "rows": 5}), "go with `job` only"),
+            (json!({"resume": 12, "parallelism": 5}), "go with `job` only"),
+            (json!({"job": "a", "where": "true"}), "can't change a job's `where`"),
+            (
+                json!({"Comment": "Insert your JSON here"}),
+                "unknown field `Comment`, expected one of `job`, `jobs`, `resume`",
+            ),
         ] {
             let refused = read(input).unwrap_err();
             assert!(refused.contains(said), "{refused}");
@@ -186,10 +204,11 @@ mod tests {
                     Input::Start { trigger: Some(trigger), .. } => {
                         prop_assert!(!trigger.id.is_empty() && trigger.id.len() <= 1_024 && !trigger.id.contains('\0'));
                     }
-                    Input::Start { trigger: None, job: JobInput(Value::String(name)) } => {
-                        prop_assert!(!name.contains('\0') && name.len() <= 63);
+                    Input::Start { jobs, .. } => {
+                        for name in jobs.after(0) {
+                            prop_assert!(!name.contains('\0') && name.len() <= 63);
+                        }
                     }
-                    Input::Start { .. } => {}
                 }
                 Ok(true)
             }
@@ -198,10 +217,14 @@ mod tests {
 
     #[test]
     fn any_event_is_read_or_refused_with_a_reason() {
-        const NAMES: [&str; 7] = ["start", "input", "job", "resume", "trigger", "id", "force"];
+        const NAMES: [&str; 11] =
+            ["start", "input", "job", "jobs", "resume", "trigger", "id", "force", "turn", "parallelism", "rows"];
         let right = prop_oneof![
             any_text().prop_map(|job| json!({"job": job})),
             any_text().prop_map(|id| json!({"job": "orders", "trigger": {"id": id}})),
+            vec(any_text(), 0..3).prop_map(|jobs| json!({"jobs": jobs})),
+            (odd::value(), odd::value())
+                .prop_map(|(rows, most)| json!({"job": "orders", "rows": rows, "parallelism": most})),
             any::<i64>().prop_map(|run| json!({"resume": run})),
             any_text().prop_map(|run| json!({"resume": run})),
             odd::value().prop_map(|run| json!({"resume": run})),

@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 use stagemill_engine::finding;
+use stagemill_lambda::turn::Turn;
+
+use crate::alarm::Alarm;
 
 /// What the ledger and the execution's own error hold of somebody else's words.
 const LONGEST_ERROR: usize = 200;
@@ -9,14 +12,27 @@ const LONGEST_CAUSE: usize = 20_000;
 
 /// The recorder's event.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected {start, run, round}, {start, failure} or {execution_ended}")]
+#[serde(untagged, expecting = "expected {start, run, round}, {start, failure}, {execution_ended} or {control}")]
 pub(crate) enum Request {
     /// A round's Map has ended.
-    Round { start: String, run: i64, round: i32 },
+    Round {
+        start: String,
+        run: i64,
+        round: i32,
+        #[serde(default)]
+        turn: Turn,
+    },
     /// The planner failed for good.
-    PlanFailed { start: String, failure: Caught },
+    PlanFailed {
+        start: String,
+        failure: Caught,
+        #[serde(default)]
+        turn: Turn,
+    },
     /// An execution was aborted, timed out or failed.
     ExecutionEnded { execution_ended: Ended },
+    /// An alarm on the database changed its state.
+    Control { control: Alarm },
 }
 
 /// What a Catch of the state machine caught.
@@ -94,13 +110,26 @@ mod tests {
                 is_fit_to_be_read(&ended.cause())?;
                 Ok(true)
             }
-            Ok(Request::Round { .. }) => Ok(true),
+            Ok(Request::Round { .. } | Request::Control { .. }) => Ok(true),
         }
     }
 
     #[test]
     fn any_event_is_read_or_refused_with_a_reason() {
-        const NAMES: [&str; 8] = ["start", "run", "round", "failure", "Error", "Cause", "execution_ended", "status"];
+        const NAMES: [&str; 12] = [
+            "start",
+            "run",
+            "round",
+            "failure",
+            "Error",
+            "Cause",
+            "execution_ended",
+            "status",
+            "turn",
+            "control",
+            "alarm",
+            "state",
+        ];
         let right = prop_oneof![
             (any::<i64>(), any::<i32>()).prop_map(|(run, round)| json!({"start": "arn", "run": run, "round": round})),
             (any_text(), any_text())
@@ -110,6 +139,12 @@ mod tests {
                 json!({"start": "arn", "failure": {"Error": "Stagemill.BadJob", "Cause": cause}})
             }),
             any_text().prop_map(|status| json!({"execution_ended": {"execution": "arn", "status": status}})),
+            (any::<u32>(), any::<usize>(), any::<bool>()).prop_map(|(sequence, position, rerun)| {
+                json!({"start": "arn", "run": 1, "round": 1, "turn": {"sequence": sequence, "position": position, "rerun": rerun}})
+            }),
+            (any_text(), any_text()).prop_map(|(alarm, machine)| {
+                json!({"control": {"alarm": alarm, "state": "ALARM", "state_machine": machine}})
+            }),
         ];
         let events = (right, vec(mutation(&NAMES), 0..3)).prop_map(|(mut event, mutations)| {
             mutations.iter().for_each(|mutation| mutation.apply(&mut event));

@@ -49,9 +49,19 @@ pub struct Run {
     pub error: Option<String>,
     /// Whether a start came while it was open: its owner makes one more run.
     pub rerun_requested: bool,
+    /// The jobs that its execution starts after it, in order.
+    pub followed_by: Vec<String>,
 }
 
-const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, owner, rerun_requested FROM stagemill.run";
+impl Run {
+    /// Whether its owner makes one more run of its job. What a person stopped stays so, and what took an abandoned run's place applies all
+    /// that it would have.
+    pub const fn has_rerun(&self) -> bool {
+        self.rerun_requested && !self.status.is_open() && !matches!(self.status, Status::Stopped | Status::Abandoned)
+    }
+}
+
+const RUN: &str = "SELECT run_id, job, status, spec, mapping, round, round_limit, parallelism, halted, error_class, error, outside, owner, rerun_requested, followed_by FROM stagemill.run";
 
 fn run(row: &Row) -> Result<Run, Failure> {
     let unreadable = |what: &str| {
@@ -72,6 +82,7 @@ fn run(row: &Row) -> Result<Run, Failure> {
         error: row.get(10),
         outside: row.get(11),
         rerun_requested: row.get(13),
+        followed_by: row.get(14),
     })
 }
 
@@ -111,6 +122,16 @@ pub async fn open_of(connection: &Connection, owner: &str) -> Result<Option<Run>
     );
     let row = connection.query_opt(&sql, &[(&owner, Type::TEXT)]).await?;
     row.as_ref().map(run).transpose()
+}
+
+/// The open runs of a state machine's executions, whose owners all begin alike.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn open_ids(connection: &Connection, owners: &str) -> Result<Vec<i64>, Failure> {
+    let sql =
+        "SELECT run_id FROM stagemill.run WHERE ended_at IS NULL AND pg_catalog.starts_with(owner, $1) ORDER BY run_id";
+    Ok(connection.query(sql, &[(&owners, Type::TEXT)]).await?.iter().map(|row| row.get(0)).collect())
 }
 
 /// How long what is in flight is waited for, and then the run's row.

@@ -36,14 +36,20 @@ pub async fn request(
     if owner::execution(&open.owner).is_none_or(|(_, sequence)| sequence >= MOST_RUNS) {
         return Ok(Request::Refused);
     }
-    // One that a person stops is not run again.
+    // One that a person stops is not run again. Whoever closes the run can hold its row for minutes: a start that waits its turn costs less.
     let sql = "UPDATE stagemill.run SET rerun_requested = true,
                    coalesced_triggers = CASE WHEN $2 IS NULL THEN coalesced_triggers ELSE pg_catalog.array_append(coalesced_triggers, $2) END
-               WHERE run_id = $1 AND owner = $4 AND ended_at IS NULL AND halted IS DISTINCT FROM 'STOPPED'
-                 AND followed_by[1:pg_catalog.cardinality($3)] = $3
+               WHERE run_id = (SELECT run_id FROM stagemill.run
+                               WHERE run_id = $1 AND owner = $4 AND ended_at IS NULL AND halted IS DISTINCT FROM 'STOPPED'
+                                 AND followed_by[1:pg_catalog.cardinality($3)] = $3
+                               FOR UPDATE SKIP LOCKED)
                RETURNING run_id";
-    let params: [Param<'_>; 4] =
-        [(&open.id, Type::INT8), (&trigger_id, Type::TEXT), (&followed_by, Type::TEXT_ARRAY), (&open.owner, Type::TEXT)];
+    let params: [Param<'_>; 4] = [
+        (&open.id, Type::INT8),
+        (&trigger_id, Type::TEXT),
+        (&followed_by, Type::TEXT_ARRAY),
+        (&open.owner, Type::TEXT),
+    ];
     if connection.query_opt(sql, &params).await?.is_some() {
         return Ok(Request::Taken);
     }
