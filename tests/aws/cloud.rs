@@ -82,6 +82,11 @@ impl Cloud {
         Self { front, states, secrets, machine: machine.state_machine_arn }
     }
 
+    /// The state machine's ARN.
+    pub fn machine(&self) -> &str {
+        &self.machine
+    }
+
     /// Creates a secret and answers with its ARN.
     pub async fn create_secret(&self, name: &str, value: &Value) -> String {
         let secret = self.secrets.create_secret().name(name).secret_string(value.to_string()).send().await;

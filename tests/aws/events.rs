@@ -39,6 +39,7 @@ async fn every_sample_event_is_understood_by_its_function() {
         (FunctionName::Planner, "planner-inline.json", "round"),
         (FunctionName::Recorder, "recorder-plan-failed.json", "failed"),
         (FunctionName::Recorder, "recorder-execution-ended.json", "failed"),
+        (FunctionName::Recorder, "recorder-alarm.json", "complete"),
     ] {
         let answer = cloud.invoke(function, &event(name)).await.unwrap();
         assert_eq!(answer["status"].as_str().unwrap_or_default(), status, "{name}: {answer}");
@@ -54,6 +55,9 @@ async fn every_sample_event_is_understood_by_its_function() {
     database.execute("UPDATE stagemill.run SET status = 'FAILED' WHERE run_id = 1").await;
     let resumed = cloud.invoke(FunctionName::Planner, &event("planner-resume.json")).await.unwrap();
     assert_eq!((&resumed["run"], &resumed["round"]), (&1.into(), &2.into()), "{resumed}");
+    // Its first job is open, and sm_billinfo would not follow it.
+    let list = cloud.invoke(FunctionName::Planner, &event("planner-chain.json")).await.unwrap();
+    assert_eq!((&list["status"], &list["turn"]["sequence"]), (&"wait".into(), &1.into()), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

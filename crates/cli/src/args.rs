@@ -1,10 +1,16 @@
 //! What may be typed.
 
+#[cfg(feature = "aws")]
+mod aws;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint, builder::NonEmptyStringValueParser};
 
 use stagemill_engine::job::Parallelism;
+
+#[cfg(feature = "aws")]
+pub(crate) use aws::{MachineArgs, StartArgs, WatchArgs};
 
 use crate::command::{pause::Span, prune::Age};
 
@@ -88,6 +94,12 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Change how many chunks of a run are applied at a time, while it goes
     SetParallelism(SetParallelismArgs),
+    /// Start jobs on AWS: an execution of the state machine
+    #[cfg(feature = "aws")]
+    Start(StartArgs),
+    /// Follow an execution on AWS to its end
+    #[cfg(feature = "aws")]
+    Watch(WatchArgs),
     /// Delete old runs, with their chunks, from the ledger
     Prune(PruneArgs),
     /// The job table: jobs by name
@@ -117,6 +129,10 @@ impl Command {
             Self::Unpause(args) => args.json,
             Self::Stop(args) => args.json,
             Self::SetParallelism(args) => args.json,
+            #[cfg(feature = "aws")]
+            Self::Start(args) => args.json,
+            #[cfg(feature = "aws")]
+            Self::Watch(args) => args.json,
             Self::Prune(args) => args.json,
             Self::Job(
                 JobCommand::List { json }
@@ -255,6 +271,13 @@ pub(crate) struct ResumeArgs {
     /// Go on although somebody seems to be alive on it: no row is applied twice, but the two disturb each other
     #[arg(long)]
     pub(crate) force: bool,
+    /// Not here: start an execution on AWS that goes on with it, and with the jobs that follow it
+    #[cfg(feature = "aws")]
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) on_aws: bool,
+    #[cfg(feature = "aws")]
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     #[command(flatten)]
     pub(crate) drive: DriveArgs,
 }

@@ -8,9 +8,12 @@
 //! * [`server`], [`pgpass`]: where the database is
 //! * [`log`], [`progress`], [`table`]: what people see
 //! * [`jobfile`], [`drive`]: what several commands do
+//! * `aws`: executions, with the feature of that name
 //! * [`command`]: one file a command, all of one shape
 
 mod args;
+#[cfg(feature = "aws")]
+mod aws;
 mod command;
 mod drive;
 mod exit;

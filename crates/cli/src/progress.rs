@@ -236,6 +236,72 @@ impl Counters {
     }
 }
 
+/// The progress of a run that others drive, as its ledger tells it.
+#[cfg(feature = "aws")]
+pub(crate) struct Watched<'a> {
+    world: &'a World,
+    bar: Option<ProgressBar>,
+    /// When the last line was written, where there is no terminal.
+    said: Option<Instant>,
+}
+
+#[cfg(feature = "aws")]
+impl<'a> Watched<'a> {
+    /// Nothing is known yet.
+    pub(crate) fn start(world: &'a World) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix:.cyan} {wide_bar:.cyan/dim} {percent:>3} %  {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("━╸━");
+            world.bars.add(ProgressBar::new(1).with_style(style))
+        });
+        Self { world, bar, said: None }
+    }
+
+    /// Shows how far the run is; without one the execution is between two, waits its turn, or the ledger can't be asked.
+    pub(crate) fn show(&mut self, run: Option<&stagemill_engine::ledger::summary::Summary>) {
+        let text = run.map_or_else(|| "the execution is running".to_owned(), state);
+        if let Some(bar) = &self.bar {
+            if let Some(run) = run {
+                bar.set_prefix(run.job.clone());
+                bar.set_length(run.tally.chunks.max(1).unsigned_abs());
+                bar.set_position(run.tally.processed.unsigned_abs());
+            }
+            bar.set_message(text);
+        } else if self.said.is_none_or(|said| said.elapsed() >= LINE_EVERY) {
+            self.said = Some(Instant::now());
+            self.world.say(&run.map_or_else(|| text.clone(), |run| format!("{}: {text}", run.job)));
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+            self.world.bars.remove(bar);
+        }
+    }
+}
+
+/// Where a run stands, in a line.
+#[cfg(feature = "aws")]
+fn state(run: &stagemill_engine::ledger::summary::Summary) -> String {
+    let tally = &run.tally;
+    let held = run.held.as_ref().map(|why| format!(", held back: {why}")).unwrap_or_default();
+    let failed = if tally.failed > 0 { format!(", {} failed", count(tally.failed)) } else { String::new() };
+    let rows = (tally.counts.staged as f64 / run.seconds.max(0.001)) as i64;
+    format!(
+        "run {} {}, {} of {} chunks, {} rows, {} rows/s, {}{failed}{held}",
+        run.run,
+        run.status.as_str(),
+        count(tally.processed),
+        count(tally.chunks),
+        count(tally.counts.staged),
+        count(rows),
+        many(tally.retries, "retry", "retries")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

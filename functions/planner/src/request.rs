@@ -136,6 +136,7 @@ pub(crate) fn quoted(value: &Value) -> String {
 mod tests {
     use proptest::{collection::vec, prelude::*};
     use serde_json::json;
+    use stagemill_engine::failure::Class;
     use stagemill_fuzz::{
         is_fit_to_be_read,
         json::{self as odd, mutation},

@@ -16,10 +16,14 @@ mod run;
 mod schema;
 mod set_parallelism;
 mod skip;
+#[cfg(feature = "aws")]
+mod start;
 mod status;
 mod stop;
 mod taken;
 mod unpause;
+#[cfg(feature = "aws")]
+mod watch;
 
 use crate::{
     args::Command,
@@ -46,6 +50,10 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Unpause(args) => unpause::run(args, world).await,
         Command::Stop(args) => stop::run(args, world).await,
         Command::SetParallelism(args) => set_parallelism::run(args, world).await,
+        #[cfg(feature = "aws")]
+        Command::Start(args) => start::run(args, world).await,
+        #[cfg(feature = "aws")]
+        Command::Watch(args) => watch::run(args, world).await,
         Command::Prune(args) => prune::run(args, world).await,
         Command::Job(args) => job::run(args, world).await,
         Command::Schema => schema::run(world),

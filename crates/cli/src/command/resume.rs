@@ -13,6 +13,11 @@ use crate::{
 pub(crate) async fn run(args: ResumeArgs, world: &World) -> Result<Exit, CliError> {
     let (server, connection) = server::connect_with_ledger(&world.connect).await?;
     let run = ledger::run::load(&connection, args.run).await?;
+    #[cfg(feature = "aws")]
+    if args.on_aws {
+        let input = serde_json::json!({ "resume": run.id });
+        return super::start::begin(world, &args.machine, &run.job, &input, true, args.drive.json).await;
+    }
     let log = Some(log::to_file(world, &args.drive.log_dir, &run.job)?);
     let show = Show { quiet: args.drive.quiet, json: args.drive.json, log };
     let owner = drive::owner();

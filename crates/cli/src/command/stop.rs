@@ -46,6 +46,10 @@ pub(crate) async fn run(args: StopArgs, world: &World) -> Result<Exit, CliError>
         let waited = closed(&connection, args.run);
         summary = world.unless_stopped("the run was asked to stop, and is not closed yet", waited).await?;
     }
+    #[cfg(feature = "aws")]
+    if let Some((execution, _)) = ledger::run::owner::execution(&open.owner).filter(|_| !summary.status.is_open()) {
+        end_execution(world, execution, why.message()).await;
+    }
     if args.json {
         world.print_json(&json!(summary))?;
         return Ok(Exit::Done);
@@ -62,6 +66,26 @@ pub(crate) async fn run(args: StopArgs, world: &World) -> Result<Exit, CliError>
         }
     }
     Ok(Exit::Done)
+}
+
+/// Ends the execution of a run that is closed, unless it ends by itself, as it does where its recorder closed the run. After the drain: an
+/// execution that is stopped at once leaves its functions at work, and nobody who says how far they came.
+#[cfg(feature = "aws")]
+async fn end_execution(world: &World, execution: &str, cause: &str) {
+    let ended = async {
+        let states = crate::aws::States::of(execution).await?;
+        for _ in 0..10 {
+            if !states.look(execution).await?.is_running() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        states.stop(execution, cause).await
+    };
+    let ended: Result<(), CliError> = ended.await;
+    if let Err(error) = ended {
+        world.say(&format!("the run is closed; whether its execution {execution} has ended is not known: {error}"));
+    }
 }
 
 /// Waits until a run is closed.

@@ -124,6 +124,18 @@ pub async fn open_of(connection: &Connection, owner: &str) -> Result<Option<Run>
     row.as_ref().map(run).transpose()
 }
 
+/// The newest run of an execution, whichever of its runs that is.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn newest_of(connection: &Connection, execution: &str) -> Result<Option<i64>, Failure> {
+    let sql = format!(
+        "SELECT pg_catalog.max(run_id) FROM stagemill.run WHERE owner = $1 OR pg_catalog.starts_with(owner, $1 || '{}')",
+        owner::MARK
+    );
+    Ok(connection.query_one(&sql, &[(&execution, Type::TEXT)]).await?.get(0))
+}
+
 /// The open runs of a state machine's executions, whose owners all begin alike.
 ///
 /// # Errors
