@@ -230,6 +230,7 @@ async fn exceeded(server: &stagemill_engine::pg::Server, limits: &str, reason: &
     let start = stagemill_engine::plan::Start {
         owner: "me",
         trigger_id: None,
+        followed_by: &[],
         job: &spec,
         dead: stagemill_engine::plan::DeadRun::Keep,
     };
