@@ -159,7 +159,8 @@ async fn a_stopped_run_finishes_what_is_in_flight_is_closed_and_resumes() {
     let (summary, ()) = tokio::join!(database.drive(answer), meanwhile);
     assert_eq!((summary.status, summary.error.as_deref()), (Status::Stopped, Some("stopped by a test")));
     assert!((3..40).contains(&summary.tally.processed), "{:?}", summary.tally);
-    assert_eq!(database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'ASSIGNED'").await, "0");
+    let in_flight = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^stagemill:1:[0-9]+:[0-9]+$' AND datname = current_database()";
+    assert_eq!(database.value(in_flight).await, "0");
     assert!(!record::stop(&database.connection, 1, &why).await.unwrap(), "it has ended");
     let answer = stagemill_engine::resume::run(&database.connection, 1, "you", false).await.unwrap();
     assert_eq!(database.drive(answer).await.status, Status::Complete);

@@ -33,18 +33,21 @@ pub(crate) async fn run(args: StopArgs, world: &World) -> Result<Exit, CliError>
     if !record::stop(&connection, args.run, &why).await? {
         return Err(pause::ended(&connection, args.run, "stopped").await?.into());
     }
-    let open = ledger::run::open_run(&connection, args.run).await?;
-    if taken::life(&open) == Life::Gone {
-        // Nobody is there who would close it.
-        record::ended_from_outside(&connection, &open.owner, &why).await?;
-    }
-    let mut summary = ledger::summary::of_run(&connection, args.run).await?;
+    let mut summary = look(&connection, args.run, &why).await?;
     if summary.status.is_open() && !args.no_wait {
         if !args.json {
             world.say("stopping: chunks in flight finish");
         }
-        let waited = closed(&connection, args.run);
-        summary = world.unless_stopped("the run was asked to stop, and is not closed yet", waited).await?;
+        let closed = async {
+            loop {
+                let summary = look(&connection, args.run, &why).await?;
+                if !summary.status.is_open() {
+                    return Ok(summary);
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        summary = world.unless_stopped("the run was asked to stop, and is not closed yet", closed).await?;
     }
     if args.json {
         world.print_json(&json!(summary))?;
@@ -64,13 +67,13 @@ pub(crate) async fn run(args: StopArgs, world: &World) -> Result<Exit, CliError>
     Ok(Exit::Done)
 }
 
-/// Waits until a run is closed.
-async fn closed(connection: &Connection, run: i64) -> Result<Summary, CliError> {
-    loop {
-        let summary = ledger::summary::of_run(connection, run).await?;
-        if !summary.status.is_open() {
-            return Ok(summary);
+/// How a run stands that was asked to stop. Where nobody is there any more who would close it, it is closed here.
+async fn look(connection: &Connection, run: i64, why: &Failure) -> Result<Summary, CliError> {
+    if ledger::summary::of_run(connection, run).await?.status.is_open() {
+        let open = ledger::run::open_run(connection, run).await?;
+        if taken::life(&open) == Life::Gone {
+            record::ended_from_outside(connection, &open.owner, why).await?;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
+    Ok(ledger::summary::of_run(connection, run).await?)
 }
