@@ -281,6 +281,34 @@ async fn a_run_is_ended_by_its_limits_only_where_the_job_asks_for_it() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_driven_while_its_limits_end_it_is_closed_and_a_resume_is_held_by_nothing() {
+    let database = Database::with(INCREMENTS).await;
+    database.execute("INSERT INTO busy DEFAULT VALUES").await;
+    let asks = LIMITED.replace(r#"FROM busy)""#, r#"FROM busy)", "abort_after_minutes": 5"#);
+    let answer = database.planned(&increments(&asks), "me").await;
+    hold::set(&database.connection, 1, hold::PEOPLE, "paused too", None).await.unwrap();
+    let meanwhile = async {
+        until(&database, "EXISTS (SELECT FROM stagemill.hold WHERE owner = 'limits')").await;
+        let long_ago =
+            "UPDATE stagemill.run SET tuning = tuning || '{\"held_since\": 1}' WHERE halted IS NULL RETURNING 1";
+        // Whoever looks after it may write its own memory over this.
+        for _ in 0..20 {
+            if database.connection.query_opt(long_ago, &[]).await.unwrap().is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let (summary, ()) = tokio::join!(database.drive(answer), meanwhile);
+    assert_eq!((summary.status, summary.tally.processed), (Status::Stopped, 0));
+    assert_eq!(database.value("SELECT count(*) FROM stagemill.hold WHERE ended_at IS NULL").await, "0");
+    database.execute("DELETE FROM busy").await;
+    let answer = stagemill_engine::resume::run(&database.connection, 1, "you", false).await.unwrap();
+    assert_eq!(database.drive(answer).await.status, Status::Complete);
+    every_row_once(&database).await;
+}
+
+#[tokio::test]
 async fn a_deadline_at_risk_is_told_once_and_before_it_is_missed() {
     let database = Database::with(INCREMENTS).await;
     database.planned(&increments(r#", "deadline_minutes": 30"#), "me").await;
