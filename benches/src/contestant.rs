@@ -197,12 +197,13 @@ pub(crate) fn ledger(server: &Server, summary: &str) -> Result<Ledger> {
     )?;
     let parts: Vec<f64> = parts.split('|').map(str::parse).collect::<Result<_, _>>().context("the ledger's times")?;
     let [planning, applying, chunks] = parts[..] else { bail!("the ledger says nothing of run {run}") };
-    let settled = if summary["auto"] == true { Some(settled(server, run)?) } else { None };
+    let settled = if summary["auto"] == true { Some(settled(server, &summary)?) } else { None };
     Ok(Ledger { seconds: summary["seconds"].as_f64().unwrap_or_default(), planning, applying, chunks: chunks as u64, settled })
 }
 
 /// What `"auto"` tried, and when it kept to what it found.
-fn settled(server: &Server, run: &Value) -> Result<Settled> {
+fn settled(server: &Server, summary: &Value) -> Result<Settled> {
+    let run = &summary["run"];
     let rows = server.sql(
         COPY,
         &format!(
@@ -215,6 +216,7 @@ fn settled(server: &Server, run: &Value) -> Result<Settled> {
         .filter_map(|row| row.split_once('|'))
         .map(|(after, sessions)| Ok((after.parse()?, sessions.parse()?)))
         .collect::<Result<_>>()?;
-    let (after, sessions) = tried.last().copied().unwrap_or_default();
+    let after = tried.last().map_or(0.0, |(after, _)| *after);
+    let sessions = summary["allowed"].as_u64().and_then(|sessions| u32::try_from(sessions).ok()).unwrap_or_default();
     Ok(Settled { sessions, after, tried })
 }

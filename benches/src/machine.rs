@@ -5,7 +5,10 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::program::{repository, timed};
+use crate::{
+    program::{repository, timed},
+    server::Server,
+};
 
 /// The machine and its programs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +26,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Looks at this one. What can't be found out is left empty.
-    pub(crate) fn look(postgres: &str) -> Self {
+    pub(crate) fn look() -> Self {
         let memory_kb: u64 = field("/proc/meminfo", "MemTotal").split(' ').next().and_then(|kb| kb.parse().ok()).unwrap_or(0);
         let changed = if say("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() { "" } else { "+" };
         Self {
@@ -31,7 +34,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             memory_gb: memory_kb.div_ceil(1024 * 1024),
             system: say("uname", &["-sr"]),
-            postgres: postgres.to_owned(),
+            postgres: Server::start("16MB", &[]).map(|server| server.version().to_owned()).unwrap_or_default(),
             python: say("python3", &["--version"]),
             rust: say("rustc", &["--version"]),
             commit: say("git", &["rev-parse", "--short", "HEAD"]) + changed,

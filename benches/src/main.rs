@@ -82,16 +82,13 @@ fn measure<T: Default>(
     part: Part,
     effort: Effort,
     measured: &mut Measured<T>,
-    run: impl FnOnce(Effort, &mut T) -> Result<String>,
+    run: impl FnOnce(Effort, &mut T) -> Result<()>,
 ) -> bool {
     let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     eprintln!("== {name}");
     let began = Instant::now();
     let mut found = T::default();
-    let (postgres, failed) = match run(effort, &mut found) {
-        Ok(version) => (version, None),
-        Err(error) => (String::new(), Some(format!("{error:#}"))),
-    };
+    let failed = run(effort, &mut found).err().map(|error| format!("{error:#}"));
     if let Some(error) = &failed {
         eprintln!("{name} failed, what it measured so far is kept: {error}");
     }
@@ -101,7 +98,7 @@ fn measure<T: Default>(
         at: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
         command: format!("make bench BENCH=\"{name}\"{quick}"),
         quick: effort.quick,
-        machine: Machine::look(&postgres),
+        machine: Machine::look(),
         seconds: began.elapsed().as_secs_f64(),
         failed,
         found,

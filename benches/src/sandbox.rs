@@ -1,7 +1,7 @@
 //! A function's process with Lambda's runtime API before it, and Secrets Manager, both of a few lines: for what is measured of one process.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -80,6 +80,7 @@ impl Sandbox {
             .envs([("AWS_LAMBDA_LOG_GROUP_NAME", "bench"), ("AWS_LAMBDA_LOG_STREAM_NAME", "bench")])
             .envs([("AWS_ACCESS_KEY_ID", "bench"), ("AWS_SECRET_ACCESS_KEY", "bench")])
             .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", format!("http://{address}"))
+            .env("ALLOW_INLINE_JOBS", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

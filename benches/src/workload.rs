@@ -87,7 +87,7 @@ CREATE TABLE target (id bigint NOT NULL, customer_id bigint NOT NULL, status tex
                      changed_at timestamptz NOT NULL);
 INSERT INTO target
 SELECT 2 * g, g * 7919 % 1000003, 'OPEN', g % 100000 / 100.0, repeat(md5(g::text), 3), timestamptz '2026-01-01' + g * interval '1 second'
-FROM generate_series(1, {target}) g;
+FROM generate_series(1::bigint, {target}) g;
 ALTER TABLE target ADD PRIMARY KEY (id);
 CREATE INDEX ON target (customer_id);
 COMMIT;
