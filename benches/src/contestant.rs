@@ -139,7 +139,11 @@ impl Contestant {
                 let path = std::env::var("PATH").unwrap_or_default();
                 let psql = task.server.psql(COPY);
                 let bin = Path::new(psql.get_program()).parent().context("psql has no folder")?.display().to_string();
-                command.arg(benches().join("peers/parallel_psql.sh")).arg(folder).env("DATABASE_URL", &url).env("PATH", format!("{bin}:{path}"));
+                command
+                    .arg(benches().join("peers/parallel_psql.sh"))
+                    .arg(folder)
+                    .env("DATABASE_URL", &url)
+                    .env("PATH", format!("{bin}:{path}"));
                 command
             }
             Self::Stagemill { parallelism } => {
@@ -198,7 +202,13 @@ pub(crate) fn ledger(server: &Server, summary: &str) -> Result<Ledger> {
     let parts: Vec<f64> = parts.split('|').map(str::parse).collect::<Result<_, _>>().context("the ledger's times")?;
     let [planning, applying, chunks] = parts[..] else { bail!("the ledger says nothing of run {run}") };
     let settled = if summary["auto"] == true { Some(settled(server, &summary)?) } else { None };
-    Ok(Ledger { seconds: summary["seconds"].as_f64().unwrap_or_default(), planning, applying, chunks: chunks as u64, settled })
+    Ok(Ledger {
+        seconds: summary["seconds"].as_f64().unwrap_or_default(),
+        planning,
+        applying,
+        chunks: chunks as u64,
+        settled,
+    })
 }
 
 /// What `"auto"` tried, and when it kept to what it found.

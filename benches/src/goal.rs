@@ -39,17 +39,31 @@ pub(crate) fn race<'a>(races: &'a [Race], name: &str) -> Option<&'a Race> {
 /// All goals, in the order in which they were set.
 pub(crate) fn all(results: &Results) -> Vec<Goal> {
     // One session a core of the machine that it was measured on.
-    let own = |c: &Contestant| *c == Contestant::Stagemill { parallelism: u32::try_from(results.write.machine.cores).ok() };
+    let own =
+        |c: &Contestant| *c == Contestant::Stagemill { parallelism: u32::try_from(results.write.machine.cores).ok() };
     let in_cache = race(&results.write.found, IN_CACHE);
     let read_bound = race(&results.read_bound.found, READ_BOUND);
     let with_python = race(&results.read_bound.found, WITH_PYTHON);
     let mut goals = vec![
-        Goal { what: "against the hand-cut limit, every operation", goal: "at least 0.95", result: against_limit(&results.write.found, &own) },
-        Goal { what: "against the hand-cut limit, read-bound, same sessions", goal: "at least 0.95", result: read_bound.and_then(same_sessions) },
+        Goal {
+            what: "against the hand-cut limit, every operation",
+            goal: "at least 0.95",
+            result: against_limit(&results.write.found, &own),
+        },
+        Goal {
+            what: "against the hand-cut limit, read-bound, same sessions",
+            goal: "at least 0.95",
+            result: read_bound.and_then(same_sessions),
+        },
     ];
     let single = |c: &Contestant| *c == Contestant::Single;
     let procedure = |c: &Contestant| *c == Contestant::Procedure;
-    let mut ratio = |what, goal, least, race: Option<&Race>, own: &dyn Fn(&Contestant) -> bool, other: &dyn Fn(&Contestant) -> bool| {
+    let mut ratio = |what,
+                     goal,
+                     least,
+                     race: Option<&Race>,
+                     own: &dyn Fn(&Contestant) -> bool,
+                     other: &dyn Fn(&Contestant) -> bool| {
         let ratio = race.and_then(|race| times_as_fast(&race.find(own)?.seconds(), &race.fastest(other)?.seconds()));
         let result = ratio.map(|ratio| Outcome { text: format!("{ratio:.2}x"), met: ratio >= least });
         goals.push(Goal { what, goal, result });
@@ -58,15 +72,45 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
     ratio("the same, read-bound, with `auto`", "at least 22x", 22.0, read_bound, &is_auto, &single);
     ratio("against the procedure, in the cache", "at least 1.5x", 1.5, in_cache, &own, &procedure);
     ratio("the same, read-bound, with `auto`", "at least 18x", 18.0, read_bound, &is_auto, &procedure);
-    ratio("against the Python program as shipped, in the cache", "at least 4x", 4.0, in_cache, &own, &is_python_as_shipped);
-    ratio("the same, read-bound, 1M staged rows, with `auto`", "at least 1.3x", 1.3, with_python, &is_auto, &is_python_as_shipped);
+    ratio(
+        "against the Python program as shipped, in the cache",
+        "at least 4x",
+        4.0,
+        in_cache,
+        &own,
+        &is_python_as_shipped,
+    );
+    ratio(
+        "the same, read-bound, 1M staged rows, with `auto`",
+        "at least 1.3x",
+        1.3,
+        with_python,
+        &is_auto,
+        &is_python_as_shipped,
+    );
     ratio("against its best hand-tuned setting, in the cache", "never slower", 1.0, in_cache, &own, &is_python);
     ratio("the same, read-bound, 1M staged rows, with `auto`", "never slower", 1.0, with_python, &is_auto, &is_python);
     goals.extend([
-        Goal { what: "`auto` against the best fixed number, in the cache", goal: "at most 1.1 of its time", result: in_cache.and_then(auto_slowness) },
-        Goal { what: "the same, read-bound", goal: "at most 1.1 of its time", result: read_bound.and_then(auto_slowness) },
-        Goal { what: "`auto` has found its number, in the cache", goal: "in the first 15 % of the run", result: in_cache.and_then(auto_settled) },
-        Goal { what: "the same, read-bound", goal: "in the first 15 % of the run", result: read_bound.and_then(auto_settled) },
+        Goal {
+            what: "`auto` against the best fixed number, in the cache",
+            goal: "at most 1.1 of its time",
+            result: in_cache.and_then(auto_slowness),
+        },
+        Goal {
+            what: "the same, read-bound",
+            goal: "at most 1.1 of its time",
+            result: read_bound.and_then(auto_slowness),
+        },
+        Goal {
+            what: "`auto` has found its number, in the cache",
+            goal: "in the first 15 % of the run",
+            result: in_cache.and_then(auto_settled),
+        },
+        Goal {
+            what: "the same, read-bound",
+            goal: "in the first 15 % of the run",
+            result: read_bound.and_then(auto_settled),
+        },
     ]);
     goals.extend(planning(results));
     goals.extend(overhead(results));
@@ -133,7 +177,9 @@ fn auto_settled(race: &Race) -> Option<Outcome> {
 
 fn settled(auto: &Entrant) -> Vec<(f64, u32)> {
     let ledgers = auto.laps.iter().filter_map(|lap| lap.ledger.as_ref());
-    ledgers.filter_map(|ledger| Some((ledger.settled.as_ref()?.after / ledger.seconds, ledger.settled.as_ref()?.sessions))).collect()
+    ledgers
+        .filter_map(|ledger| Some((ledger.settled.as_ref()?.after / ledger.seconds, ledger.settled.as_ref()?.sessions)))
+        .collect()
 }
 
 fn planning(results: &Results) -> [Goal; 2] {
@@ -154,11 +200,16 @@ fn planning(results: &Results) -> [Goal; 2] {
 }
 
 fn overhead(results: &Results) -> [Goal; 2] {
-    let outcome = |values: &[f64], most: f64| median(values).map(|ms| Outcome { text: format!("{ms:.2} ms"), met: ms < most });
+    let outcome =
+        |values: &[f64], most: f64| median(values).map(|ms| Outcome { text: format!("{ms:.2} ms"), met: ms < most });
     let found = &results.coordination.found;
     [
         Goal { what: "overhead a chunk, locally", goal: "under 2 ms", result: outcome(&found.local_ms, 2.0) },
-        Goal { what: "overhead a chunk, in an executor, beyond its SQL", goal: "under 5 ms", result: outcome(&found.executor_ms, 5.0) },
+        Goal {
+            what: "overhead a chunk, in an executor, beyond its SQL",
+            goal: "under 5 ms",
+            result: outcome(&found.executor_ms, 5.0),
+        },
     ]
 }
 
@@ -171,6 +222,10 @@ fn lambda(functions: &[Function]) -> [Goal; 3] {
     [
         Goal { what: "Lambda: zip", goal: "under 6 MB", result: worst(&|f| Some(f.zip_bytes as f64 / 1e6), "MB", 6.0) },
         Goal { what: "Lambda: init", goal: "under 60 ms", result: worst(&|f| median(&f.init_ms), "ms", 60.0) },
-        Goal { what: "Lambda: peak memory", goal: "under 40 MB", result: worst(&|f| Some(f.peak_mb.max(f.peak_tls_mb)), "MB", 40.0) },
+        Goal {
+            what: "Lambda: peak memory",
+            goal: "under 40 MB",
+            result: worst(&|f| Some(f.peak_mb.max(f.peak_tls_mb)), "MB", 40.0),
+        },
     ]
 }

@@ -27,7 +27,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// Looks at this one. What can't be found out is left empty.
     pub(crate) fn look() -> Self {
-        let memory_kb: u64 = field("/proc/meminfo", "MemTotal").split(' ').next().and_then(|kb| kb.parse().ok()).unwrap_or(0);
+        let memory_kb: u64 =
+            field("/proc/meminfo", "MemTotal").split(' ').next().and_then(|kb| kb.parse().ok()).unwrap_or(0);
         let changed = if say("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() { "" } else { "+" };
         Self {
             processor: field("/proc/cpuinfo", "model name"),

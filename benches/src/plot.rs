@@ -29,8 +29,16 @@ pub(crate) fn draw(results: &Results) -> Result<String> {
         let drawn = || -> Result<(), DrawingAreaErrorKind<_>> {
             root.fill(&WHITE)?;
             let (upper, lower) = root.split_vertically(SIZE.1 / 2);
-            bars(&upper, "Update in the cache: times as fast as the single statement", race(&results.write.found, IN_CACHE))?;
-            bars(&lower, "Update, each page read delayed by 0.5 ms: times as fast as the single statement", race(&results.read_bound.found, READ_BOUND))?;
+            bars(
+                &upper,
+                "Update in the cache: times as fast as the single statement",
+                race(&results.write.found, IN_CACHE),
+            )?;
+            bars(
+                &lower,
+                "Update, each page read delayed by 0.5 ms: times as fast as the single statement",
+                race(&results.read_bound.found, READ_BOUND),
+            )?;
             root.present()
         };
         drawn().map_err(|error| anyhow!("the plot can't be drawn: {error}"))?;
@@ -39,7 +47,11 @@ pub(crate) fn draw(results: &Results) -> Result<String> {
 }
 
 /// One bar for each contestant, with its name before and its ratio behind it.
-fn bars<'a>(area: &Area<'a>, title: &str, race: Option<&Race>) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>> {
+fn bars<'a>(
+    area: &Area<'a>,
+    title: &str,
+    race: Option<&Race>,
+) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>> {
     const LEFT: i32 = 260;
     const TOP: i32 = 44;
     let bold = (FONT, 19).into_font().style(FontStyle::Bold).color(&BLACK);
@@ -61,7 +73,10 @@ fn bars<'a>(area: &Area<'a>, title: &str, race: Option<&Race>) -> Result<(), Dra
     }
     // Where the single statement stands.
     let one = LEFT + (room / most) as i32;
-    area.draw(&PathElement::new(vec![(one, TOP), (one, TOP + step * i32::try_from(ratios.len()).unwrap_or(0))], BLACK.mix(0.4)))
+    area.draw(&PathElement::new(
+        vec![(one, TOP), (one, TOP + step * i32::try_from(ratios.len()).unwrap_or(0))],
+        BLACK.mix(0.4),
+    ))
 }
 
 /// Everybody's ratio to the single statement, the slowest first.

@@ -76,7 +76,13 @@ impl Race {
 
 impl Course<'_> {
     /// Runs a race. Contestants of `once` take part in the first repetition only.
-    pub(crate) fn race(&self, name: &str, contestants: &[Contestant], once: &[Contestant], repetitions: u32) -> Result<Race> {
+    pub(crate) fn race(
+        &self,
+        name: &str,
+        contestants: &[Contestant],
+        once: &[Contestant],
+        repetitions: u32,
+    ) -> Result<Race> {
         let mut race = Race {
             name: name.to_owned(),
             operation: self.operation,
@@ -126,7 +132,13 @@ impl Course<'_> {
             self.server.sql(COPY, PREWARM)?;
         }
         let folder = tempfile::tempdir()?;
-        let task = Task { server: self.server, template: self.template, operation: self.operation, size: self.size, folder: folder.path() };
+        let task = Task {
+            server: self.server,
+            template: self.template,
+            operation: self.operation,
+            size: self.size,
+            folder: folder.path(),
+        };
         // Made ready at full speed, measured at that of the course.
         let command = contestant.prepare(&task)?;
         (self.slow)(true)?;

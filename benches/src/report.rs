@@ -73,7 +73,14 @@ fn measured(results: &Results) -> String {
         let _ = writeln!(
             text,
             "| {part} | {at} | `{command}` | {seconds:.0} s | {}, {} cores, {} GB, {} | PostgreSQL {}, {}, {}, commit {} |",
-            machine.processor, machine.cores, machine.memory_gb, machine.system, machine.postgres, machine.python, machine.rust, machine.commit
+            machine.processor,
+            machine.cores,
+            machine.memory_gb,
+            machine.system,
+            machine.postgres,
+            machine.python,
+            machine.rust,
+            machine.commit
         );
     };
     let Results { write, read_bound, planning, coordination, lambda } = results;
@@ -134,7 +141,8 @@ fn ledger(entrant: &Entrant) -> String {
     let Some(ledger) = entrant.laps.last().and_then(|lap| lap.ledger.as_ref()) else { return String::new() };
     let parts = format!("{:.2}, {:.2}, {:.2} s", ledger.planning, ledger.applying, ledger.seconds);
     let Some(settled) = &ledger.settled else { return parts };
-    let tried: Vec<String> = settled.tried.iter().map(|(after, sessions)| format!("{sessions} at {after:.2}")).collect();
+    let tried: Vec<String> =
+        settled.tried.iter().map(|(after, sessions)| format!("{sessions} at {after:.2}")).collect();
     format!("{parts}; {}", tried.join(", "))
 }
 
@@ -142,7 +150,10 @@ fn tried(race: &Race) -> String {
     if race.tried.is_empty() {
         return String::new();
     }
-    let laps = race.tried.iter().filter_map(|entrant| Some(format!("{}: {:.2} s", entrant.contestant.name(), entrant.median()?)));
+    let laps = race
+        .tried
+        .iter()
+        .filter_map(|entrant| Some(format!("{}: {:.2} s", entrant.contestant.name(), entrant.median()?)));
     format!("\nTried once each for the Python program's best setting: {}.\n", laps.collect::<Vec<_>>().join("; "))
 }
 
@@ -268,7 +279,8 @@ against one machine that is always on and runs the Python program (m6i.large, ${
 /// A number as people write it.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(",")
 }
 
@@ -284,6 +296,9 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_said_so() {
         let text = write(&Results::default());
-        assert!(text.contains("Not measured yet: `make bench BENCH=planning`") && text.contains("| not measured | - |"), "{text}");
+        assert!(
+            text.contains("Not measured yet: `make bench BENCH=planning`") && text.contains("| not measured | - |"),
+            "{text}"
+        );
     }
 }

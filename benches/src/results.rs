@@ -43,8 +43,9 @@ impl Results {
     /// Reads what was measured before; nothing where the file is not there.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         match fs::read_to_string(path) {
-            Ok(text) => serde_json::from_str(&text)
-                .with_context(|| format!("{} is of another version of the harness: remove it and measure again", path.display())),
+            Ok(text) => serde_json::from_str(&text).with_context(|| {
+                format!("{} is of another version of the harness: remove it and measure again", path.display())
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| format!("{} can't be read", path.display())),
         }
@@ -52,6 +53,7 @@ impl Results {
 
     /// Writes all of it.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        fs::write(path, serde_json::to_string_pretty(self)? + "\n").with_context(|| format!("{} can't be written", path.display()))
+        fs::write(path, serde_json::to_string_pretty(self)? + "\n")
+            .with_context(|| format!("{} can't be written", path.display()))
     }
 }

@@ -59,11 +59,12 @@ impl Sandbox {
         let address = listener.local_addr()?.to_string();
         let (sender, heard) = mpsc::channel();
         let secret = match database {
-            Database::Secret(text) => json!({ "ARN": "secret", "Name": "secret", "VersionId": "1", "SecretString": text.to_string() }),
+            Database::Secret(text) => {
+                json!({ "ARN": "secret", "Name": "secret", "VersionId": "1", "SecretString": text.to_string() })
+            }
             Database::Url { .. } => Value::Null,
         };
-        let runtime =
-            Arc::new(Runtime { events: Mutex::default(), arrived: Condvar::new(), secret, heard: sender });
+        let runtime = Arc::new(Runtime { events: Mutex::default(), arrived: Condvar::new(), secret, heard: sender });
         let serving = Arc::clone(&runtime);
         // Ends with this process; a function's connections end with the function.
         thread::spawn(move || {
@@ -76,7 +77,11 @@ impl Sandbox {
         command
             .env_remove("DATABASE_URL")
             .envs([("AWS_LAMBDA_RUNTIME_API", address.as_str()), ("AWS_LAMBDA_FUNCTION_NAME", function)])
-            .envs([("AWS_LAMBDA_FUNCTION_VERSION", "1"), ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"), ("AWS_REGION", "us-east-1")])
+            .envs([
+                ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+                ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+                ("AWS_REGION", "us-east-1"),
+            ])
             .envs([("AWS_LAMBDA_LOG_GROUP_NAME", "bench"), ("AWS_LAMBDA_LOG_STREAM_NAME", "bench")])
             .envs([("AWS_ACCESS_KEY_ID", "bench"), ("AWS_SECRET_ACCESS_KEY", "bench")])
             .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", format!("http://{address}"))
@@ -145,7 +150,8 @@ impl Runtime {
         let mut reader = BufReader::new(connection);
         while let Some(Request { path, body }) = Request::read(&mut reader) {
             let (headers, text) = self.answer(&path, &body);
-            let status = if path.ends_with("/response") || path.ends_with("/error") { "202 Accepted" } else { "200 OK" };
+            let status =
+                if path.ends_with("/response") || path.ends_with("/error") { "202 Accepted" } else { "200 OK" };
             let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{text}", text.len());
             let mut connection = connection;
             if connection.write_all(answer.as_bytes()).is_err() {

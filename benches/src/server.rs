@@ -31,7 +31,9 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one with so large a cache, and with these variables in its environment.
     pub(crate) fn start(cache: &str, environment: &[(&str, &str)]) -> Result<Self> {
-        let builder = environment.iter().fold(ScratchPostgres::builder(), |builder, (name, value)| builder.environment(*name, *value));
+        let builder = environment
+            .iter()
+            .fold(ScratchPostgres::builder(), |builder, (name, value)| builder.environment(*name, *value));
         Self::start_as(builder, cache)
     }
 

@@ -135,7 +135,8 @@ fn fill_stage(server: &Server, database: &str, operation: Operation, size: Size)
         Operation::Insert => "1",
         Operation::Upsert | Operation::Changes => "key % 2",
     };
-    let index = if operation.repeats_keys() { "CREATE INDEX ON stage (id)" } else { "ALTER TABLE stage ADD PRIMARY KEY (id)" };
+    let index =
+        if operation.repeats_keys() { "CREATE INDEX ON stage (id)" } else { "ALTER TABLE stage ADD PRIMARY KEY (id)" };
     let sql = STAGE
         .replace("{staged}", &size.staged.to_string())
         .replace("{keys}", &keys.to_string())

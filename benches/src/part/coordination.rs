@@ -103,7 +103,9 @@ fn executor(url: &str, found: &mut Coordination) -> Result<()> {
         let owner = format!("bench:{wanted}:{}", executor.processor_seconds()?);
         let (plan, _) = planner.invoke(&json!({ "start": owner, "input": { "job": empty("executor", wanted, 1) } }))?;
         let items = plan["items"].as_array().context("the planner gave no items")?;
-        let (Some(first), Some(last)) = (items.first(), items.last()) else { bail!("the planner gave no items: {plan}") };
+        let (Some(first), Some(last)) = (items.first(), items.last()) else {
+            bail!("the planner gave no items: {plan}")
+        };
         let mut item = first.clone();
         item["last"] = last["last"].clone();
         let before = executor.processor_seconds()?;
@@ -115,7 +117,9 @@ fn executor(url: &str, found: &mut Coordination) -> Result<()> {
         // There is nothing left: this is what a call costs.
         let (_, call) = executor.invoke(&item)?;
         recorder.invoke(&json!({ "start": owner, "run": item["run"], "round": item["round"] }))?;
-        let chunks = item["last"].as_f64().context("the last chunk's id")? - item["first"].as_f64().context("the first chunk's id")? + 1.0;
+        let chunks = item["last"].as_f64().context("the last chunk's id")?
+            - item["first"].as_f64().context("the first chunk's id")?
+            + 1.0;
         Ok((chunks, took.as_secs_f64(), processor, call.as_secs_f64()))
     };
     // The first call connects.
@@ -129,7 +133,11 @@ fn executor(url: &str, found: &mut Coordination) -> Result<()> {
 
 /// Rows a second of a real update, by the size of its chunks.
 fn growth(server: &Server, effort: Effort, found: &mut Coordination) -> Result<()> {
-    let size = if effort.quick { Size { staged: 20_000, target: 200_000 } } else { Size { staged: 400_000, target: 4_000_000 } };
+    let size = if effort.quick {
+        Size { staged: 20_000, target: 200_000 }
+    } else {
+        Size { staged: 400_000, target: 4_000_000 }
+    };
     eprintln!("coordination: filling {} target rows", size.target);
     make_target(server, "base", size)?;
     let template = make_template(server, "base", Operation::Update, size)?;

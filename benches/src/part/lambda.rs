@@ -64,12 +64,15 @@ pub(crate) fn run(effort: Effort, found: &mut Lambda) -> Result<()> {
         .arg(&certificate);
     timed(make)?;
     let server = Server::start_with_tls("2GB", &fs::read_to_string(&certificate)?, &fs::read_to_string(&key)?)?;
-    let size = if effort.quick { Size { staged: 20_000, target: 200_000 } } else { Size { staged: 400_000, target: 4_000_000 } };
+    let size = if effort.quick {
+        Size { staged: 20_000, target: 200_000 }
+    } else {
+        Size { staged: 400_000, target: 4_000_000 }
+    };
     eprintln!("lambda: filling {} target rows", size.target);
     make_target(&server, "base", size)?;
     let template = make_template(&server, "base", Operation::Update, size)?;
-    let secret =
-        json!({ "username": server.user(), "password": "none", "host": "127.0.0.1", "port": server.port(), "dbname": COPY });
+    let secret = json!({ "username": server.user(), "password": "none", "host": "127.0.0.1", "port": server.port(), "dbname": COPY });
     let (plain, batch) = peaks(&server, &template, size, &Database::Secret(&secret))?;
     found.batch = Some(batch);
     let url = format!("{}?sslmode=require", server.url(COPY));
@@ -83,7 +86,10 @@ pub(crate) fn run(effort: Effort, found: &mut Lambda) -> Result<()> {
             peak_mb: plain[place],
             peak_tls_mb: tls[place],
         };
-        eprintln!("  {name}: zip {} bytes, peak {:.1} MB, with TLS {:.1} MB", function.zip_bytes, function.peak_mb, function.peak_tls_mb);
+        eprintln!(
+            "  {name}: zip {} bytes, peak {:.1} MB, with TLS {:.1} MB",
+            function.zip_bytes, function.peak_mb, function.peak_tls_mb
+        );
         found.functions.push(function);
     }
     Ok(())
@@ -108,11 +114,13 @@ fn peaks(server: &Server, template: &str, size: Size, database: &Database<'_>) -
     }
     let number = |item: Option<&Value>, field: &str| item.and_then(|item| item[field].as_u64()).unwrap_or_default();
     let chunks = number(items.last(), "last") + 1 - number(items.first(), "first");
-    let (verdict, _) = recorder.invoke(&json!({ "start": "bench", "run": items[0]["run"], "round": items[0]["round"] }))?;
+    let (verdict, _) =
+        recorder.invoke(&json!({ "start": "bench", "run": items[0]["run"], "round": items[0]["round"] }))?;
     if verdict["status"] != "complete" {
         bail!("the recorder's verdict: {verdict}");
     }
-    let batch = Batch { size, chunks, executor_seconds: seconds, executor_processor_seconds: executor.processor_seconds()? };
+    let batch =
+        Batch { size, chunks, executor_seconds: seconds, executor_processor_seconds: executor.processor_seconds()? };
     Ok(([planner.peak_mb()?, executor.peak_mb()?, recorder.peak_mb()?], batch))
 }
 

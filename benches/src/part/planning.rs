@@ -44,7 +44,8 @@ VACUUM (FREEZE, ANALYZE) stage;";
 pub(crate) fn run(effort: Effort, cuts: &mut Vec<Cut>) -> Result<()> {
     let server = Server::start("1GB", &[])?;
     server.sql("postgres", &format!("CREATE DATABASE {DATABASE}"))?;
-    server.sql(DATABASE, "CREATE TABLE target (id bigint PRIMARY KEY, v text); CREATE UNLOGGED TABLE sizes (n bigint)")?;
+    server
+        .sql(DATABASE, "CREATE TABLE target (id bigint PRIMARY KEY, v text); CREATE UNLOGGED TABLE sizes (n bigint)")?;
     Program::stagemill()?.run(&["init"], &server.url(DATABASE))?;
     let millions: [(u64, bool); 5] = [(1, false), (1, true), (10, false), (10, true), (40, true)];
     let unit = if effort.quick { 20_000 } else { 1_000_000 };
@@ -56,7 +57,11 @@ pub(crate) fn run(effort: Effort, cuts: &mut Vec<Cut>) -> Result<()> {
         for by in ["ctid", "key"] {
             let cut = cut(&server, rows, skewed, by, effort.repetitions)?;
             let seconds = statistic::median(&cut.plan_seconds).unwrap_or_default();
-            eprintln!("  {by}: {} chunks planned in {seconds:.3} s, the largest {:.2} of the mean", cut.chunks, cut.largest / cut.mean);
+            eprintln!(
+                "  {by}: {} chunks planned in {seconds:.3} s, the largest {:.2} of the mean",
+                cut.chunks,
+                cut.largest / cut.mean
+            );
             cuts.push(cut);
         }
     }
@@ -71,8 +76,10 @@ fn cut(server: &Server, rows: u64, skewed: bool, by: &str, repetitions: u32) -> 
         std::fs::write(&path, value.to_string())?;
         Ok(path.display().to_string())
     };
-    let update = job(&json!({ "name": "planned", "stage": { "table": "public.stage" }, "target": { "table": "public.target", "key": ["id"] },
-                              "operation": "update", "columns": { "id": "stage.id", "v": "stage.v" }, "chunks": { "by": by } }))?;
+    let update = job(
+        &json!({ "name": "planned", "stage": { "table": "public.stage" }, "target": { "table": "public.target", "key": ["id"] },
+                              "operation": "update", "columns": { "id": "stage.id", "v": "stage.v" }, "chunks": { "by": by } }),
+    )?;
     let mut plan_seconds = Vec::new();
     for _ in 0..repetitions {
         let (_, took) = timed(Program::stagemill()?.command(&["plan", "--json", &update], &url))?;
@@ -84,14 +91,18 @@ fn cut(server: &Server, rows: u64, skewed: bool, by: &str, repetitions: u32) -> 
     if by == "key" {
         chunks["column"] = json!("id");
     }
-    let count = job(&json!({ "name": "counted", "stage": { "table": "public.stage" }, "target": { "table": "public.sizes" }, "operation": "sql",
-                             "sql": ["INSERT INTO sizes SELECT count(*) FROM stage WHERE {chunk}"], "chunks": chunks, "parallelism": cores() }))?;
+    let count = job(
+        &json!({ "name": "counted", "stage": { "table": "public.stage" }, "target": { "table": "public.sizes" }, "operation": "sql",
+                             "sql": ["INSERT INTO sizes SELECT count(*) FROM stage WHERE {chunk}"], "chunks": chunks, "parallelism": cores() }),
+    )?;
     let mut counting = Program::stagemill()?.command(&["run", "--quiet", "--json", &count], &url);
     counting.current_dir(folder.path());
     let (summary, _) = timed(counting)?;
     let run = serde_json::from_str::<Value>(&summary).context("stagemill's summary is no JSON")?["run"].clone();
-    let planning =
-        server.number(DATABASE, &format!("SELECT extract(epoch FROM planned_at - started_at) FROM stagemill.run WHERE run_id = {run}"))?;
+    let planning = server.number(
+        DATABASE,
+        &format!("SELECT extract(epoch FROM planned_at - started_at) FROM stagemill.run WHERE run_id = {run}"),
+    )?;
     let counted = server.number(DATABASE, "SELECT sum(n) FROM sizes")?;
     if counted as u64 != rows {
         bail!("the chunks by {by} of {rows} rows hold {counted}");

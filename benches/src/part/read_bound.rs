@@ -34,12 +34,19 @@ pub(crate) fn run(effort: Effort, races: &mut Vec<Race>) -> Result<()> {
     let server = Server::start(CACHE, &environment)?;
     let slow = |on: bool| shim.set(on);
     let target = if effort.quick { 200_000 } else { 4_000_000 };
-    let sizes = if effort.quick { [20_000, 60_000] } else { [400_000, 1_000_000] }.map(|staged| Size { staged, target });
+    let sizes =
+        if effort.quick { [20_000, 60_000] } else { [400_000, 1_000_000] }.map(|staged| Size { staged, target });
     eprintln!("read-bound: filling {target} target rows");
     make_target(&server, "base", sizes[0])?;
     let template = make_template(&server, "base", Operation::Update, sizes[0])?;
-    let course =
-        Course { server: &server, template: &template, operation: Operation::Update, size: sizes[0], warm: false, slow: &slow };
+    let course = Course {
+        server: &server,
+        template: &template,
+        operation: Operation::Update,
+        size: sizes[0],
+        warm: false,
+        slow: &slow,
+    };
     let fixed = [8, 16, 32, 64].map(|n| Contestant::Stagemill { parallelism: Some(n) });
     let contestants: Vec<_> = fixed
         .into_iter()
@@ -66,7 +73,8 @@ pub(crate) fn run(effort: Effort, races: &mut Vec<Race>) -> Result<()> {
 /// So many staged rows that all threads of the published setting have work.
 fn against_python(course: &Course<'_>, effort: Effort) -> Result<Race> {
     let (best, tried) = course.best(&PYTHON.map(|(threads, rows)| Contestant::Threads { threads, rows }))?;
-    let contestants = [Contestant::Threads { threads: 20, rows: 50_000 }, best, Contestant::Stagemill { parallelism: None }];
+    let contestants =
+        [Contestant::Threads { threads: 20, rows: 50_000 }, best, Contestant::Stagemill { parallelism: None }];
     let race = course.race("update of 1M staged rows, read-bound", &contestants, &[], effort.repetitions)?;
     Ok(Race { tried, ..race })
 }
