@@ -22,11 +22,9 @@ pub(crate) fn benches() -> PathBuf {
 }
 
 impl Program {
-    /// A release program of this workspace: under target/release, or in the folder that `STAGEMILL_RELEASE` names.
+    /// A release program of this workspace.
     pub(crate) fn release(name: &str) -> Result<Self> {
-        let folder =
-            std::env::var_os("STAGEMILL_RELEASE").map_or_else(|| repository().join("target/release"), PathBuf::from);
-        let path = folder.join(name);
+        let path = repository().join("target/release").join(name);
         if !path.is_file() {
             bail!("{} is not there: `make bench` builds it", path.display());
         }
