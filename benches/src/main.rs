@@ -12,6 +12,7 @@ mod report;
 mod results;
 mod sandbox;
 mod server;
+mod state_machine;
 mod statistic;
 mod workload;
 

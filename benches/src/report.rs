@@ -188,14 +188,15 @@ fn coordination(found: &crate::part::coordination::Coordination) -> String {
     let mut text = format!(
         "
 Statements that touch nothing: the difference between runs of {} and of {} chunks, a chunk. It includes the ledger's two statements and two commits.
-The executor is the function's own process behind Lambda's runtime API, called once for all chunks; the state machine adds its transitions for each
-item (some hundred chunks), which a local interpreter can't tell the time of.
+The executor is the function's own process behind Lambda's runtime API, called once for all chunks. The execution is one of the real state machine with the
+real functions on a local interpreter, with as many items in both runs: its transitions fall out, and their time on AWS is another one anyway.
 
 | | ms |
 |---|---|
 | a chunk, `stagemill run`, 1 session | {} |
 | a chunk, `stagemill run`, a session a core (the run's time by its chunks) | {} |
 | a chunk, in an executor | {} |
+| a chunk, in an execution of the state machine, one executor at a time | {} |
 | of which a processor is busy in the executor | {} |
 | a call of an executor that finds nothing to do | {} |
 ",
@@ -204,6 +205,7 @@ item (some hundred chunks), which a local interpreter can't tell the time of.
         ms(&found.local_ms),
         ms(&found.local_parallel_ms),
         ms(&found.executor_ms),
+        ms(&found.execution_ms),
         ms(&found.executor_processor_ms),
         ms(&found.call_ms)
     );

@@ -11,6 +11,7 @@ use crate::{
     program::{Program, timed},
     sandbox::{Database, Sandbox},
     server::{COPY, Server},
+    state_machine::StateMachine,
     statistic,
     workload::{Operation, PREWARM, Size, make_target, make_template},
 };
@@ -29,6 +30,8 @@ pub(crate) struct Coordination {
     pub(crate) executor_ms: Vec<f64>,
     /// Milliseconds of a processor a chunk in one executor.
     pub(crate) executor_processor_ms: Vec<f64>,
+    /// Milliseconds a chunk of an execution of the state machine, one executor at a time.
+    pub(crate) execution_ms: Vec<f64>,
     /// Milliseconds of a call of an executor that finds nothing to do.
     pub(crate) call_ms: Vec<f64>,
     pub(crate) growth: Vec<Growth>,
@@ -64,7 +67,15 @@ pub(crate) fn run(effort: Effort, found: &mut Coordination) -> Result<()> {
         found.local_parallel_ms.push(local(&server, found.chunks, cores())?);
         executor(&url, found)?;
     }
-    eprintln!("coordination: ms a chunk: local {:.2?}, executor {:.2?}", found.local_ms, found.executor_ms);
+    let machine = StateMachine::start(&url)?;
+    for repetition in 0..effort.repetitions {
+        found.execution_ms.push(execution(&server, &machine, repetition, found.chunks)?);
+    }
+    drop(machine);
+    eprintln!(
+        "coordination: ms a chunk: local {:.2?}, executor {:.2?}, execution {:.2?}",
+        found.local_ms, found.executor_ms, found.execution_ms
+    );
     growth(&server, effort, found)
 }
 
@@ -129,6 +140,17 @@ fn executor(url: &str, found: &mut Coordination) -> Result<()> {
     found.executor_processor_ms.push(statistic::slope((few.0, few.2), (many.0, many.2)) * 1000.0);
     found.call_ms.push(many.3 * 1000.0);
     Ok(())
+}
+
+/// Milliseconds a chunk of executions of the state machine: items have more chunks, there are not more of them.
+fn execution(server: &Server, machine: &StateMachine, repetition: u32, (few, many): (u64, u64)) -> Result<f64> {
+    let lap = |wanted: u64| -> Result<(f64, f64)> {
+        let name = format!("execution-{repetition}-{wanted}");
+        let took = machine.run(&name, &json!({ "job": empty(&name, wanted, 1) }))?;
+        let run = format!("SELECT chunks FROM stagemill.run_status WHERE job = '{name}' AND status = 'COMPLETE'");
+        Ok((server.number(DATABASE, &run)?, took.as_secs_f64()))
+    };
+    Ok(statistic::slope(lap(few)?, lap(many)?) * 1000.0)
 }
 
 /// Rows a second of a real update, by the size of its chunks.
