@@ -49,6 +49,15 @@ test-versions: pgbouncer ## Runs the engine's tests on PostgreSQL 14, 16, 17 and
 	    SCRATCH_POSTGRES_BIN=$$(scripts/install-postgres-version $$version) cargo test --quiet --locked -p stagemill-tests engine:: || exit 1; \
 	done
 
+# The parts to measure: write read-bound planning coordination lambda; all of them when empty. BENCH_ARGS="--quick" tries out the harness.
+BENCH ?=
+BENCH_ARGS ?=
+
+.PHONY: bench
+bench: install ## Measures against the single statement, a procedure, Python threads and hand-cut ranges: benches/RESULTS.md (half an hour; BENCH="write lambda": only these parts)
+	cargo build --release --locked -p stagemill-cli -p planner -p executor -p recorder -p stagemill-bench
+	target/release/stagemill-bench $(BENCH_ARGS) $(BENCH)
+
 .PHONY: check
 check: ## Formatting, clippy, and the validators of template, state machine and dependencies
 	cargo fmt --all --check

@@ -82,6 +82,11 @@ impl Cloud {
         Self { front, states, secrets, machine: machine.state_machine_arn }
     }
 
+    /// Where AWS is, as `AWS_ENDPOINT_URL` names it.
+    pub fn url(&self) -> String {
+        self.front.url()
+    }
+
     /// The state machine's ARN.
     pub fn machine(&self) -> &str {
         &self.machine

@@ -87,25 +87,6 @@ async fn eight_thousand_chunks_pass_as_few_items() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_start_while_one_runs_touches_nothing_and_ends_well() {
-    let (database, cloud) = cloud(TABLES, r#", "parallelism": 2"#).await;
-    database.execute("UPDATE pause SET seconds = 0.3").await;
-    let first = cloud.start_execution(&json!({"job": "increments"})).await;
-    until("a chunk that is applied", async || {
-        database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await != "0"
-    })
-    .await;
-    let second = cloud.start_execution(&json!({"job": "increments"})).await;
-    assert_eq!(cloud.wait(&second).await.status, Status::Succeeded);
-    assert!(cloud.states(&second).await.contains(&"Coalesced".to_owned()));
-    assert_eq!(cloud.wait(&first).await.status, Status::Succeeded);
-    assert_eq!(
-        (differences(&database).await.as_str(), database.value("SELECT count(*) FROM stagemill.run").await.as_str()),
-        ("0", "1")
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_same_trigger_delivered_twice_starts_one_run() {
     let (database, cloud) = cloud(TABLES, "").await;
     let input = json!({"job": "increments", "trigger": {"id": "event-1"}});

@@ -10,6 +10,7 @@ mod flow;
 mod operations;
 mod repeats;
 mod resume;
+mod terminal;
 mod triggers;
 
 use stagemill_engine::{job::Job, ledger};

@@ -159,7 +159,8 @@ async fn a_stopped_run_finishes_what_is_in_flight_is_closed_and_resumes() {
     let (summary, ()) = tokio::join!(database.drive(answer), meanwhile);
     assert_eq!((summary.status, summary.error.as_deref()), (Status::Stopped, Some("stopped by a test")));
     assert!((3..40).contains(&summary.tally.processed), "{:?}", summary.tally);
-    assert_eq!(database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'ASSIGNED'").await, "0");
+    let in_flight = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^stagemill:1:[0-9]+:[0-9]+$' AND datname = current_database()";
+    assert_eq!(database.value(in_flight).await, "0");
     assert!(!record::stop(&database.connection, 1, &why).await.unwrap(), "it has ended");
     let answer = stagemill_engine::resume::run(&database.connection, 1, "you", false).await.unwrap();
     assert_eq!(database.drive(answer).await.status, Status::Complete);
@@ -278,6 +279,34 @@ async fn a_run_is_ended_by_its_limits_only_where_the_job_asks_for_it() {
     }
     let why = "STOPPED held back for 5 min by its limits (limits.sql says so), after which its job asks for an end";
     assert_eq!(database.value("SELECT halted || ' ' || error FROM stagemill.run").await, why);
+}
+
+#[tokio::test]
+async fn a_run_that_is_driven_while_its_limits_end_it_is_closed_and_a_resume_is_held_by_nothing() {
+    let database = Database::with(INCREMENTS).await;
+    database.execute("INSERT INTO busy DEFAULT VALUES").await;
+    let asks = LIMITED.replace(r#"FROM busy)""#, r#"FROM busy)", "abort_after_minutes": 5"#);
+    let answer = database.planned(&increments(&asks), "me").await;
+    hold::set(&database.connection, 1, hold::PEOPLE, "paused too", None).await.unwrap();
+    let meanwhile = async {
+        until(&database, "EXISTS (SELECT FROM stagemill.hold WHERE owner = 'limits')").await;
+        let long_ago =
+            "UPDATE stagemill.run SET tuning = tuning || '{\"held_since\": 1}' WHERE halted IS NULL RETURNING 1";
+        // Whoever looks after it may write its own memory over this.
+        for _ in 0..20 {
+            if database.connection.query_opt(long_ago, &[]).await.unwrap().is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let (summary, ()) = tokio::join!(database.drive(answer), meanwhile);
+    assert_eq!((summary.status, summary.tally.processed), (Status::Stopped, 0));
+    assert_eq!(database.value("SELECT count(*) FROM stagemill.hold WHERE ended_at IS NULL").await, "0");
+    database.execute("DELETE FROM busy").await;
+    let answer = stagemill_engine::resume::run(&database.connection, 1, "you", false).await.unwrap();
+    assert_eq!(database.drive(answer).await.status, Status::Complete);
+    every_row_once(&database).await;
 }
 
 #[tokio::test]

@@ -342,13 +342,29 @@ fn a_ledger_that_is_missing_or_newer() {
     db.ok(&["check", "job.json"]);
     db.ok(&["plan", "job.json"]);
     assert_eq!(db.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'stagemill'"), "0");
-    assert!(db.ok(&["init"]).contains("was created, at version 1"));
+    assert!(db.ok(&["init"]).contains("was created, at version 2"));
     assert!(db.ok(&["init"]).contains("nothing to do"));
     db.sql("INSERT INTO stagemill.migration (version) VALUES (99)");
     for args in [&["run", "job.json"][..], &["status"], &["init"]] {
         db.fails(args, 4, &["version 99", "install the newer stagemill"]);
     }
     assert_eq!(db.log(), "");
+}
+
+#[test]
+fn a_ledger_of_an_older_version_is_brought_up_to_date_with_its_runs() {
+    let db = Db::empty();
+    let first = include_str!("../../engine/migrations/0001_ledger.sql");
+    db.sql(&format!(
+        "CREATE SCHEMA stagemill; CREATE TABLE stagemill.migration (version integer PRIMARY KEY, applied_at timestamptz DEFAULT now());
+         INSERT INTO stagemill.migration VALUES (1); {first};
+         INSERT INTO stagemill.run (job, owner, spec, mapping, stage_table, target_table, parallelism, round_limit, status, ended_at)
+         VALUES ('old', 'me', '{{}}', '{{}}', 's', 't', 4, 4, 'FAILED', now())"
+    ));
+    db.fails(&["status"], 4, &["version 1", "needs 2", "stagemill init"]);
+    assert!(db.ok(&["init"]).contains("from version 1 to 2"));
+    let old = &db.json(&["status", "1", "--json"]);
+    assert_eq!((&old["status"], &old["allowed"], &old["held_seconds"]), (&"FAILED".into(), &4.into(), &0.0.into()));
 }
 
 #[test]

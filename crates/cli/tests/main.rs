@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod bad_input;
+mod control;
 mod demo;
 mod examples;
 mod grants;

@@ -120,9 +120,9 @@ pub struct Left {
 pub async fn item(worker: Worker<'_>, item: &Item, stop: &Stop, report: &dyn Fn(Report<'_>)) -> Result<Left, Failure> {
     let due = ledger::chunk::due(worker.connection, item.run, item.round, item.first, item.last).await?;
     let mut queue = VecDeque::from(due);
-    let (mut held, mut fresh) = (None, true);
+    let (mut held, mut fresh, mut tended) = (None, true, None);
     while let Some(due) = queue.pop_front() {
-        tend(worker, report).await?;
+        tend(worker, &mut tended, report).await?;
         let step = match stop.time_left() {
             Some(left) => chunk(worker, due.id, item.round, Clock::start(left, fresh), report).await?,
             None => Step::OutOfTime,
@@ -149,11 +149,13 @@ pub async fn item(worker: Worker<'_>, item: &Item, stop: &Stop, report: &dyn Fn(
     }
 }
 
-/// Looks after the run, where nobody else does for this worker.
-async fn tend(worker: Worker<'_>, report: &dyn Fn(Report<'_>)) -> Result<(), Failure> {
-    if worker.rank.is_none()
-        && let Some(at_risk) = gate::tend(worker.connection, worker.run, gate::EVERY).await?
-    {
+/// Looks after the run, where nobody else does for this worker and it is time again.
+async fn tend(worker: Worker<'_>, tended: &mut Option<Instant>, report: &dyn Fn(Report<'_>)) -> Result<(), Failure> {
+    if worker.rank.is_some() || tended.is_some_and(|at| at.elapsed() < gate::EVERY) {
+        return Ok(());
+    }
+    *tended = Some(Instant::now());
+    if let Some(at_risk) = gate::tend(worker.connection, worker.run, gate::EVERY).await? {
         report(Report::AtRisk(at_risk));
     }
     Ok(())

@@ -83,7 +83,8 @@ impl Driver<'_> {
 
     /// The Map: items are taken by as many workers as are allowed. What a worker could not do is left to the recorder's judgement.
     async fn round(&self, run: &Run, answer: &Answer, control: &mut Option<Connection>) {
-        let first = if run.spec.parallelism.is_auto() { 0 } else { answer.max_concurrency };
+        // Until the first look at the ledger, a moment later.
+        let first = if run.spec.parallelism.is_auto() { 1 } else { answer.max_concurrency };
         let (board, _) = watch::channel(Board::new(&answer.items, first));
         tokio::join!(self.workers(run, &board), self.look_after(run, &board, control));
     }
@@ -165,11 +166,20 @@ impl Driver<'_> {
     async fn look_after(&self, run: &Run, board: &watch::Sender<Board>, control: &mut Option<Connection>) {
         let mut seen = board.subscribe();
         let mut stop = self.stop.clone();
+        let mut failed = 0;
         while !board.borrow().is_over() && !*stop.borrow() {
             let began = Instant::now();
-            if let Err(failure) = self.look(run, board, control).await {
-                tracing::debug!(run = run.id, failure = %failure, "the run could not be looked after");
-                *control = None;
+            match self.look(run, board, control).await {
+                Ok(()) => failed = 0,
+                Err(failure) => {
+                    tracing::warn!(run = run.id, failure = %failure, "the run could not be looked after");
+                    *control = None;
+                    failed += 1;
+                }
+            }
+            if failed > TRIES {
+                // Workers that wait would wait for ever.
+                board.send_modify(|board| board.closed = true);
             }
             let every = if run.spec.parallelism.is_auto() { gate::EVERY_WHILE_TUNING } else { gate::EVERY };
             // Of a run with very many chunks a look takes a while: it may use a twentieth of the time.
@@ -194,8 +204,11 @@ impl Driver<'_> {
             None => self.server.connect(&format!("stagemill:{}:driver", run.id)).await?,
         };
         let every = if run.spec.parallelism.is_auto() { gate::EVERY_WHILE_TUNING } else { gate::EVERY };
-        if let Some(at_risk) = gate::tend(&connection, run, every / 2).await? {
-            (self.report)(Report::AtRisk(at_risk));
+        match gate::tend(&connection, run, every / 2).await {
+            Ok(None) => {}
+            Ok(Some(at_risk)) => (self.report)(Report::AtRisk(at_risk)),
+            Err(failure) if failure.class == Class::ConnectionLost => return Err(failure),
+            Err(failure) => tracing::warn!(run = run.id, "{failure}"),
         }
         let pace = ledger::pace::read(&connection, run.id).await?;
         let hold = ledger::hold::in_force(&connection, run.id).await?.into_iter().next().map(|hold| hold.reason);

@@ -12,6 +12,7 @@ pub struct Builder {
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) password: Option<String>,
     pub(crate) tls: Option<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Builder {
@@ -37,6 +38,12 @@ impl Builder {
     /// Has the server accept TLS, with a certificate and its key as PEM texts. Plain connections stay possible.
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// A variable of the server's environment, such as `LD_PRELOAD`.
+    pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,23 +59,29 @@ impl From<StartFailure> for Error {
 }
 
 impl Postmaster {
-    /// Starts the server of a folder, and waits until it answers.
-    pub(crate) fn start(
+    /// What starts the server of a folder.
+    pub(crate) fn command(
         folder: &Path,
         bin_dir: &Path,
         account: &Account,
         port: u16,
-        watcher: &mut Watcher,
-    ) -> Result<Self, StartFailure> {
-        let (log, log_start) = open_log(&log_path(folder))?;
-        let log_too = log.try_clone().map_err(Error::io("open", &log_path(folder)))?;
-        let program = bin_dir.join("postgres");
-        let mut command = account.command(&program, folder);
+        environment: &[(String, String)],
+    ) -> Command {
+        let mut command = account.command(&bin_dir.join("postgres"), folder);
         // The port and the socket's folder stand here, not in the settings: nothing there can lose the server for us.
         // The watcher knows the server by `-D`.
         command.arg("-D").arg(cluster::data(folder)).arg("-k").arg(folder).arg("-p").arg(port.to_string());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts a folder's server, and waits until it answers.
+    pub(crate) fn start(mut command: Command, folder: &Path, watcher: &mut Watcher) -> Result<Self, StartFailure> {
+        let (log, log_start) = open_log(&log_path(folder))?;
+        let log_too = log.try_clone().map_err(Error::io("open", &log_path(folder)))?;
         // A Ctrl-C meant for the owner must not stop it.
         command.stdout(log).stderr(log_too).process_group(0);
+        let program = PathBuf::from(command.get_program());
         let child = command.spawn().map_err(Error::io("run", &program))?;
         watcher.tell(child.id());
         let mut postmaster = Self { child };

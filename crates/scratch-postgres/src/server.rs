@@ -26,6 +26,7 @@ pub struct ScratchPostgres {
     folder: PathBuf,
     port: u16,
     password: Option<String>,
+    environment: Vec<(String, String)>,
     postmaster: Option<Postmaster>,
     watcher: Watcher,
 }
@@ -54,9 +55,18 @@ impl ScratchPostgres {
         // From here on it is the watcher that removes the folder.
         let folder = folder.keep();
         cluster::initialise(&folder, &bin_dir, &account, options, &mut watcher)?;
-        let (postmaster, port) = start_on_free_port(&folder, &bin_dir, &account, &mut watcher)?;
-        let password = options.password.clone();
-        Ok(Self { bin_dir, version, account, folder, port, password, postmaster: Some(postmaster), watcher })
+        let (postmaster, port) = start_on_free_port(&folder, &bin_dir, &account, &options.environment, &mut watcher)?;
+        Ok(Self {
+            bin_dir,
+            version,
+            account,
+            folder,
+            port,
+            password: options.password.clone(),
+            environment: options.environment.clone(),
+            postmaster: Some(postmaster),
+            watcher,
+        })
     }
 
     /// The port on 127.0.0.1, which is also the one in the socket's name.
@@ -119,8 +129,8 @@ impl ScratchPostgres {
         if let Some(pid) = self.pid() {
             return Err(Error::AlreadyRunning { pid });
         }
-        let started = Postmaster::start(&self.folder, &self.bin_dir, &self.account, self.port, &mut self.watcher)?;
-        self.postmaster = Some(started);
+        let command = Postmaster::command(&self.folder, &self.bin_dir, &self.account, self.port, &self.environment);
+        self.postmaster = Some(Postmaster::start(command, &self.folder, &mut self.watcher)?);
         Ok(())
     }
 
@@ -148,11 +158,12 @@ fn start_on_free_port(
     folder: &Path,
     bin_dir: &Path,
     account: &Account,
+    environment: &[(String, String)],
     watcher: &mut Watcher,
 ) -> Result<(Postmaster, u16), Error> {
     let mut last = Error::NotReady { reason: "found no free port".to_owned(), log: String::new() };
     for port in (0..PORT_ATTEMPTS).filter_map(|_| port::free()) {
-        match Postmaster::start(folder, bin_dir, account, port, watcher) {
+        match Postmaster::start(Postmaster::command(folder, bin_dir, account, port, environment), folder, watcher) {
             Ok(postmaster) => return Ok((postmaster, port)),
             Err(StartFailure::PortTaken(error)) => last = error,
             Err(StartFailure::Other(error)) => return Err(error),

@@ -39,6 +39,19 @@ fn text_is_compared_bytewise_and_known_beyond_ascii() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn server_has_the_variables_it_was_given_also_after_a_restart() {
+    let mut server = ScratchPostgres::builder().environment("TZ", "Asia/Tokyo").start().unwrap();
+    let ask = |server: &ScratchPostgres| {
+        let environment = fs::read(format!("/proc/{}/environ", server.pid().unwrap())).unwrap();
+        environment.split(|byte| *byte == 0).any(|variable| variable == b"TZ=Asia/Tokyo")
+    };
+    assert!(ask(&server));
+    server.restart(Shutdown::Fast).unwrap();
+    assert!(ask(&server));
+}
+
+#[test]
 fn shared_server_is_one() {
     assert!(std::ptr::eq(shared().unwrap(), shared().unwrap()));
 }

@@ -33,22 +33,25 @@ pub(crate) async fn run(args: StopArgs, world: &World) -> Result<Exit, CliError>
     if !record::stop(&connection, args.run, &why).await? {
         return Err(pause::ended(&connection, args.run, "stopped").await?.into());
     }
-    let open = ledger::run::open_run(&connection, args.run).await?;
-    if taken::life(&open) == Life::Gone {
-        // Nobody is there who would close it.
-        record::ended_from_outside(&connection, &open.owner, &why).await?;
-    }
-    let mut summary = ledger::summary::of_run(&connection, args.run).await?;
+    let mut summary = look(&connection, args.run, &why).await?;
     if summary.status.is_open() && !args.no_wait {
         if !args.json {
             world.say("stopping: chunks in flight finish");
         }
-        let waited = closed(&connection, args.run);
-        summary = world.unless_stopped("the run was asked to stop, and is not closed yet", waited).await?;
+        let closed = async {
+            loop {
+                let summary = look(&connection, args.run, &why).await?;
+                if !summary.status.is_open() {
+                    return Ok(summary);
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        summary = world.unless_stopped("the run was asked to stop, and is not closed yet", closed).await?;
     }
     #[cfg(feature = "aws")]
-    if let Some((execution, _)) = ledger::run::owner::execution(&open.owner).filter(|_| !summary.status.is_open()) {
-        end_execution(world, execution, why.message()).await;
+    if !summary.status.is_open() {
+        end_execution(world, &ledger::run::load(&connection, args.run).await?.owner, why.message()).await;
     }
     if args.json {
         world.print_json(&json!(summary))?;
@@ -71,7 +74,8 @@ pub(crate) async fn run(args: StopArgs, world: &World) -> Result<Exit, CliError>
 /// Ends the execution of a run that is closed, unless it ends by itself, as it does where its recorder closed the run. After the drain: an
 /// execution that is stopped at once leaves its functions at work, and nobody who says how far they came.
 #[cfg(feature = "aws")]
-async fn end_execution(world: &World, execution: &str, cause: &str) {
+async fn end_execution(world: &World, owner: &str, cause: &str) {
+    let Some((execution, _)) = ledger::run::owner::execution(owner) else { return };
     let ended = async {
         let states = crate::aws::States::of(execution).await?;
         for _ in 0..10 {
@@ -88,13 +92,13 @@ async fn end_execution(world: &World, execution: &str, cause: &str) {
     }
 }
 
-/// Waits until a run is closed.
-async fn closed(connection: &Connection, run: i64) -> Result<Summary, CliError> {
-    loop {
-        let summary = ledger::summary::of_run(connection, run).await?;
-        if !summary.status.is_open() {
-            return Ok(summary);
+/// How a run stands that was asked to stop. Where nobody is there any more who would close it, it is closed here.
+async fn look(connection: &Connection, run: i64, why: &Failure) -> Result<Summary, CliError> {
+    if ledger::summary::of_run(connection, run).await?.status.is_open() {
+        let open = ledger::run::open_run(connection, run).await?;
+        if taken::life(&open) == Life::Gone {
+            record::ended_from_outside(connection, &open.owner, why).await?;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
+    Ok(ledger::summary::of_run(connection, run).await?)
 }

@@ -65,6 +65,16 @@ pub async fn lift(connection: &Connection, run: i64, owner: &str) -> Result<bool
     Ok(connection.query_opt(sql, &[(&run, Type::INT8), (&owner, Type::TEXT)]).await?.is_some())
 }
 
+/// Ends whatever holds a run that is closed.
+///
+/// # Errors
+/// What the server or the connection says.
+pub(super) async fn end(connection: &Connection, run: i64) -> Result<(), Failure> {
+    let sql = "UPDATE stagemill.hold SET ended_at = LEAST(until, pg_catalog.clock_timestamp()) WHERE run_id = $1 AND ended_at IS NULL";
+    connection.query(sql, &[(&run, Type::INT8)]).await?;
+    Ok(())
+}
+
 /// The holds in force, the oldest first.
 ///
 /// # Errors

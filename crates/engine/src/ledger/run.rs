@@ -7,7 +7,7 @@ pub mod rerun;
 use serde::Serialize;
 use tokio_postgres::{Row, types::Type};
 
-use super::lock_key;
+use super::{hold, lock_key};
 use crate::{
     chunk::Item,
     failure::{Class, Failure},
@@ -328,6 +328,9 @@ pub async fn close(
             ],
         )
         .await?;
+    if row.is_some() {
+        hold::end(connection, run).await?;
+    }
     Ok(row.is_some())
 }
 
@@ -338,7 +341,7 @@ pub async fn close(
 pub async fn reopen(connection: &Connection, run: &Run, owner: &str) -> Result<(), Failure> {
     let round_limit = run.round + int(run.spec.retry.rounds);
     let sql =
-        "UPDATE stagemill.run SET status = 'RUNNING', ended_at = NULL, owner = $2, round_limit = $3, halted = NULL,
+        "UPDATE stagemill.run SET status = 'RUNNING', ended_at = NULL, owner = $2, round_limit = $3, halted = NULL, tuning = NULL,
                    error_class = NULL, sqlstate = NULL, error = NULL
                WHERE run_id = $1";
     let params: [Param<'_>; 3] = [(&run.id, Type::INT8), (&owner, Type::TEXT), (&round_limit, Type::INT4)];

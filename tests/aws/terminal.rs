@@ -1,0 +1,117 @@
+//! `stagemill start`, `watch`, `stop` and `resume --on-aws` against the local cloud: the program with the feature `aws`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    sync::OnceLock,
+};
+
+use serde_json::json;
+use tokio::process::Command;
+
+use super::{TABLES, cloud, cloud::Cloud, differences, until};
+use crate::database::Database;
+
+/// The program with the feature, in a folder of its own: the other tests' program is without.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os("STAGEMILL_AWS_BIN") {
+            return path.into();
+        }
+        let folder = cloud::repository().join("target/aws");
+        let mut cargo = std::process::Command::new(option_env!("CARGO").unwrap_or("cargo"));
+        let built = cargo
+            .current_dir(cloud::repository())
+            .args(["build", "--quiet", "--locked", "-p", "stagemill-cli", "--features", "aws", "--target-dir"])
+            .arg(&folder)
+            .status();
+        assert!(built.expect("cargo can be run").success(), "the command line with the feature aws does not compile");
+        folder.join("debug/stagemill")
+    })
+}
+
+/// Calls the program where the cloud and the database are.
+async fn stagemill(database: &Database, cloud: &Cloud, args: &[&str]) -> Output {
+    let program = tokio::task::spawn_blocking(program).await.unwrap();
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("DATABASE_URL", database.url());
+    command.env("STAGEMILL_STATE_MACHINE", cloud.machine()).env("STAGEMILL_LOG_DIR", std::env::temp_dir());
+    command.envs([
+        ("AWS_ENDPOINT_URL", cloud.url().as_str()),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ]);
+    command.kill_on_drop(true).output().await.unwrap()
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_shows_the_run_and_ends_with_its_code() {
+    let (database, cloud) = cloud(TABLES, r#", "parallelism": 2"#).await;
+    let done = stagemill(&database, &cloud, &["start", "increments", "--rows", "100", "--wait"]).await;
+    let text = said(&done);
+    assert_eq!(done.status.code(), Some(0), "{text}");
+    assert!(text.contains("COMPLETE") && text.contains("execution SUCCEEDED"), "{text}");
+    assert_eq!(differences(&database).await, "0");
+    assert_eq!(database.value("SELECT spec->'chunks'->>'rows' FROM stagemill.run").await, "100");
+
+    let failed = stagemill(&database, &cloud, &["start", "nowhere", "--wait", "--json"]).await;
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    let told: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!((&told["status"], &told["error"]), (&json!("FAILED"), &json!("Stagemill.BadJob")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_is_stopped_by_its_run_and_another_goes_on_with_it() {
+    let (database, cloud) = cloud(TABLES, r#", "parallelism": 2"#).await;
+    database.execute("UPDATE pause SET seconds = 0.3").await;
+    let started = stagemill(&database, &cloud, &["start", "increments", "--json"]).await;
+    let told: serde_json::Value = serde_json::from_slice(&started.stdout).unwrap();
+    let execution = told["execution"].as_str().unwrap();
+    until("a chunk that is applied", async || {
+        database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await != "0"
+    })
+    .await;
+    let stopped = stagemill(&database, &cloud, &["stop", "1"]).await;
+    assert_eq!(stopped.status.code(), Some(0), "{}", said(&stopped));
+    assert!(said(&stopped).contains("STOPPED"), "{}", said(&stopped));
+    let watched = stagemill(&database, &cloud, &["watch", execution]).await;
+    assert_eq!(watched.status.code(), Some(1), "{}", said(&watched));
+    assert!(said(&watched).contains("Stagemill.Stopped: stopped by"), "{}", said(&watched));
+
+    database.execute("UPDATE pause SET seconds = 0").await;
+    let resumed = stagemill(&database, &cloud, &["resume", "1", "--on-aws"]).await;
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    assert_eq!(differences(&database).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_on_the_way_to_aws_is_said_in_words() {
+    let (database, cloud) = cloud("", "").await;
+    let machine = cloud.machine().replace(":apply", ":nowhere");
+    let execution = cloud.machine().replace(":stateMachine:", ":execution:") + ":gone";
+    for (args, exit, fragments) in [
+        (
+            vec!["start", "increments", "--state-machine", &machine],
+            2,
+            vec!["there is no state machine", "StateMachineArn"],
+        ),
+        (vec!["start", "increments", "--state-machine", "apply"], 2, vec!["\"apply\" is not an ARN"]),
+        (
+            vec!["start", "increments", "--state-machine", ""],
+            2,
+            vec!["no state machine is named", "STAGEMILL_STATE_MACHINE"],
+        ),
+        (vec!["watch", &execution], 2, vec!["there is no execution"]),
+    ] {
+        let refused = stagemill(&database, &cloud, &args).await;
+        assert_eq!(refused.status.code(), Some(exit), "{args:?}: {}", said(&refused));
+        for fragment in fragments {
+            assert!(said(&refused).contains(fragment), "{args:?}: {}", said(&refused));
+        }
+    }
+}
