@@ -74,6 +74,14 @@ fn every_variable_that_a_function_reads_stands_in_the_template() {
 }
 
 #[test]
+fn every_error_has_a_remedy_in_the_readme() {
+    let table = sql::section(include_str!("../README.md"), "## Troubleshooting");
+    for class in stagemill_engine::failure::Class::ALL {
+        assert!(table.contains(&format!("\n| `{class:?}` |")), "{} is not in the table", class.error_name());
+    }
+}
+
+#[test]
 fn the_engine_knows_neither_aws_nor_clap() {
     let manifest = source("crates/engine/Cargo.toml");
     assert!(!["aws", "lambda", "clap"].iter().any(|name| manifest.contains(name)), "{manifest}");

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     TABLES, cloud,
     cloud::{FunctionName, Status, most_in_flight},
-    cloud_of, differences, metrics, until,
+    cloud_of, differences, metrics,
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,3 +204,25 @@ async fn an_input_may_change_parallelism_and_rows_for_its_run_but_not_which_rows
         assert!(refused.cause.as_ref().unwrap().contains(said), "{refused:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_at_risk_is_a_metric_while_the_run_goes_and_a_missed_one_at_its_end() {
+    let (database, cloud) = cloud_of(TABLES, r#", "parallelism": 1, "deadline_minutes": 60"#, |setup| {
+        setup.variable("STACK_NAME", "warehouse")
+    })
+    .await;
+    slow(&database, 0.7).await;
+    let execution = cloud.start_execution(&json!({"job": "increments"})).await;
+    is_under_way(&database, "increments").await;
+    database.execute("UPDATE stagemill.run SET deadline_at = now() - interval '1 second'").await;
+    let of_stack = |function, name: &str| {
+        super::metrics(&cloud.logs(function)).into_iter().find(|line| line["job"].is_null() && line[name].is_number())
+    };
+    until("the warning", async || of_stack(FunctionName::Executor, "SlaAtRisk").is_some()).await;
+    assert!(cloud.outcome(&execution).await.is_none(), "it is told before the end");
+    slow(&database, 0.0).await;
+    succeeded(&cloud.wait(&execution).await);
+    let ended = of_stack(FunctionName::Recorder, "SlaMissed").unwrap();
+    assert_eq!((&ended["SlaMissed"], &ended["stack"]), (&json!(1), &json!("warehouse")), "{ended}");
+    assert_eq!(ended["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["stack"]]));
+}
