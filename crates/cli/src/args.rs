@@ -22,6 +22,7 @@ Examples:
   stagemill pause 12                        hold a run back that is under way
   stagemill set-parallelism 12 8            or make it slower, or faster
   stagemill rejects 12                      the rows that run 12 set aside
+  stagemill report 12                       one HTML page about it
   stagemill prune --older-than 90d          delete old runs from the log table
 
 Exit codes:
@@ -88,6 +89,8 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Change how many chunks of a run are applied at a time, while it goes
     SetParallelism(SetParallelismArgs),
+    /// Write one HTML page about a run: chunks over time, rows/s, waits, failures, and what to try next
+    Report(ReportArgs),
     /// Delete old runs, with their chunks, from the ledger
     Prune(PruneArgs),
     /// The job table: jobs by name
@@ -117,6 +120,7 @@ impl Command {
             Self::Unpause(args) => args.json,
             Self::Stop(args) => args.json,
             Self::SetParallelism(args) => args.json,
+            Self::Report(args) => args.json,
             Self::Prune(args) => args.json,
             Self::Job(
                 JobCommand::List { json }
@@ -360,6 +364,31 @@ pub(crate) struct SetParallelismArgs {
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) parallelism: u32,
     /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const REPORT_HELP: &str = "\
+Examples:
+  stagemill report 12                       writes JOB_run_12.html, and says so
+  stagemill report 12 -o today.html --force
+  stagemill report 12 -o - | ssh web 'cat > /srv/www/run.html'
+  stagemill report 12 --json                what it is made of, for programs
+
+The page needs no network and no script, and holds no row's value. A run may still be under way.";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = REPORT_HELP)]
+pub(crate) struct ReportArgs {
+    /// The run
+    pub(crate) run: i64,
+    /// The file, `-` for stdout; JOB_run_N.html here when left out
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "json")]
+    pub(crate) output: Option<PathBuf>,
+    /// Overwrite a file that is there
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) force: bool,
+    /// Print JSON: the run, its rounds, holds, paces and chunks on the time axis, and the advice
     #[arg(long)]
     pub(crate) json: bool,
 }

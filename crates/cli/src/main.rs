@@ -8,6 +8,7 @@
 //! * [`server`], [`pgpass`]: where the database is
 //! * [`log`], [`progress`], [`table`]: what people see
 //! * [`jobfile`], [`drive`]: what several commands do
+//! * [`report`]: a run as an HTML page
 //! * [`command`]: one file a command, all of one shape
 
 mod args;
@@ -18,6 +19,7 @@ mod jobfile;
 mod log;
 mod pgpass;
 mod progress;
+mod report;
 mod server;
 mod table;
 mod world;

@@ -179,7 +179,8 @@ fn deadline(summary: &Summary) -> Option<String> {
     Some(format!("{at}: {how}"))
 }
 
-fn with_code(summary: &Summary, error: &str) -> String {
+/// Why it is not complete, with the server's code.
+pub(crate) fn with_code(summary: &Summary, error: &str) -> String {
     // What to type stands below the table, where it can be copied.
     let error = error.split("; `stagemill").next().unwrap_or(error);
     let class = summary.error_class.as_deref().unwrap_or("error");
@@ -197,7 +198,7 @@ fn window(summary: &Summary) -> Option<String> {
 }
 
 /// Rows by what became of them; kinds that did not occur are left out.
-fn rows(summary: &Summary) -> String {
+pub(crate) fn rows(summary: &Summary) -> String {
     let counts = &summary.tally.counts;
     let kinds = [
         (counts.inserted, "inserted"),

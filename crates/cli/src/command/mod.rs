@@ -11,6 +11,7 @@ pub(crate) mod pause;
 mod plan;
 pub(crate) mod prune;
 mod rejects;
+mod report;
 mod resume;
 mod run;
 mod schema;
@@ -46,6 +47,7 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Unpause(args) => unpause::run(args, world).await,
         Command::Stop(args) => stop::run(args, world).await,
         Command::SetParallelism(args) => set_parallelism::run(args, world).await,
+        Command::Report(args) => report::run(args, world).await,
         Command::Prune(args) => prune::run(args, world).await,
         Command::Job(args) => job::run(args, world).await,
         Command::Schema => schema::run(world),

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use serde::Serialize;
 use tokio_postgres::{Row, types::Type};
 
+use super::summary::{self, Summary};
 use crate::{
     failure::{Class, Failure},
     pg::{Connection, Param},
 };
 
 /// A run on the time axis. All times are seconds from the run's start.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Timeline {
+    /// The run, without the ends of its window: they are values of rows.
+    pub run: Summary,
     /// Up to where it tells: the run's end, the last sign of life of one that was interrupted, or now.
     pub until: f64,
     /// By when the run had to be done.
@@ -115,20 +118,21 @@ async fn read_in_transaction(connection: &Connection, run: i64) -> Result<Timeli
                               pg_catalog.clock_timestamp()) - s.started_at)::float8,
                       EXTRACT(epoch FROM s.deadline_at - s.started_at)::float8, r.spec
                FROM stagemill.run_status s JOIN stagemill.run r USING (run_id) WHERE run_id = $1";
-    let Some(row) = connection.query_opt(sql, &[(&run, Type::INT8)]).await? else {
-        return Err(Failure::new(
-            Class::BadJob,
-            format!("there is no run {run}: `stagemill status` shows those there are"),
-        ));
-    };
+    let summary = Summary { window_low: None, window_high: None, ..summary::of_run(connection, run).await? };
+    let row = connection.query_one(sql, &[(&run, Type::INT8)]).await?;
     let start: f64 = row.get(0);
-    let mut timeline =
-        Timeline { until: row.get(1), deadline: row.get(2), job: row.get(3), ..Timeline::default() };
-    timeline.rounds = rounds(connection, run, start).await?;
-    timeline.holds = holds(connection, run, start).await?;
-    timeline.paces = paces(connection, run, start).await?;
-    (timeline.workers, timeline.chunks) = chunks(connection, run, start).await?;
-    Ok(timeline)
+    let (workers, chunks) = chunks(connection, run, start).await?;
+    Ok(Timeline {
+        run: summary,
+        until: row.get(1),
+        deadline: row.get(2),
+        job: row.get(3),
+        rounds: rounds(connection, run, start).await?,
+        holds: holds(connection, run, start).await?,
+        paces: paces(connection, run, start).await?,
+        workers,
+        chunks,
+    })
 }
 
 async fn rounds(connection: &Connection, run: i64, start: f64) -> Result<Vec<f64>, Failure> {
