@@ -47,7 +47,7 @@ struct Page<'a> {
     headline: Headline,
     tiles: Vec<Tile>,
     /// What to type next.
-    next: Option<&'a str>,
+    next: Option<String>,
     advice: Vec<Advice>,
     over: Overlay,
     ticks: Vec<Tick>,
@@ -99,7 +99,7 @@ pub(crate) fn page(timeline: &Timeline, next: Option<&str>, written: String) -> 
     let page = Page {
         headline: headline::headline(timeline),
         tiles: headline::tiles(timeline, &facts),
-        next,
+        next: next.map(commands),
         advice: advice(&facts, asked(timeline, job.as_ref())),
         over,
         ticks: axis.ticks(),
@@ -131,6 +131,12 @@ pub(crate) fn facts_for_programs(timeline: &Timeline) -> Json {
     let mut value = json!(timeline);
     value["advice"] = json!(advice(&facts, asked(timeline, job.as_ref())));
     value
+}
+
+/// The commands alone, where there are some: the page has said the rest.
+fn commands(next: &str) -> String {
+    let commands: Vec<&str> = next.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    if commands.is_empty() { next.to_owned() } else { commands.join("\n") }
 }
 
 /// Spans of time in which something went on: planning, chunks, and the end.
@@ -213,7 +219,9 @@ fn holds(timeline: &Timeline) -> Vec<Listed> {
         when: clock((hold.since * 10.0).round() / 10.0),
         what: match hold.until {
             Some(until) => whole_duration(until - hold.since),
-            None if timeline.run.status.is_open() => format!("{}, and lasts", whole_duration(timeline.until - hold.since)),
+            None if timeline.run.status.is_open() => {
+                format!("{}, and lasts", whole_duration(timeline.until - hold.since))
+            }
             None => whole_duration(timeline.until - hold.since),
         },
         why: format!("{}: {}", hold.owner, hold.reason),

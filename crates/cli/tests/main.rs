@@ -13,6 +13,7 @@ mod operations;
 mod output;
 mod prune;
 mod rejects;
+mod report;
 mod runs;
 mod skip;
 mod support;

@@ -66,7 +66,10 @@ fn write(file: &Path, page: &str, force: bool) -> Result<(), CliError> {
     options.write(true).truncate(true).create(force).create_new(!force);
     options.open(file).and_then(|mut file| file.write_all(page.as_bytes())).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => is_there(file),
-        _ => CliError::Usage(format!("cannot write the report to {}: {error}; -o FILE takes another place", file.display())),
+        _ => CliError::Usage(format!(
+            "cannot write the report to {}: {error}; -o FILE takes another place",
+            file.display()
+        )),
     })
 }
 
@@ -77,7 +80,7 @@ fn is_there(file: &Path) -> CliError {
 /// What to type next, where the run is not complete.
 async fn next(connection: &Connection, timeline: &Timeline) -> Result<Option<String>, Failure> {
     let run = &timeline.run;
-    let gone = run.status.is_open()
-        && matches!(taken::life(&ledger::run::open_run(connection, run.run).await?), Life::Gone);
+    let gone =
+        run.status.is_open() && matches!(taken::life(&ledger::run::open_run(connection, run.run).await?), Life::Gone);
     Ok(drive::next(run, gone))
 }

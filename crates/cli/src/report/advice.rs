@@ -63,17 +63,25 @@ fn too_slow(facts: &Facts, asked: Asked) -> Said {
         let rows = count((round_up(asked.rows as f64 / 5.0) as i64).max(1));
         (
             format!("Lower chunks.rows, say to {rows}, or raise statement_timeout in session."),
-            format!("{} ran into the timeout and had to be split; what was done until then was done in vain.", chunks(split)),
+            format!(
+                "{} ran into the timeout and had to be split; what was done until then was done in vain.",
+                chunks(split)
+            ),
         )
     })
 }
 
 fn held_back(facts: &Facts) -> Said {
-    let part = facts.held / facts.seconds.max(1e-9);
-    (part > 0.2 && facts.held > 1.0).then(|| {
+    let part = facts.limited / facts.seconds.max(1e-9);
+    (part > 0.2 && facts.limited > 1.0).then(|| {
         (
-            "Run it when the server is less busy, or loosen the limit that held it back; more sessions will not help.".into(),
-            format!("It was held back for {}, {:.0} % of its time.", whole_duration(facts.held), part.min(1.0) * 100.0),
+            "Run it when the server is less busy, or loosen the limit that held it back; more sessions will not help."
+                .into(),
+            format!(
+                "It was held back for {}, {:.0} % of its time.",
+                whole_duration(facts.limited),
+                part.min(1.0) * 100.0
+            ),
         )
     })
 }
@@ -93,7 +101,7 @@ fn idle_at_the_end(facts: &Facts, asked: Asked) -> Said {
         let rows = count((round_up(asked.rows as f64 / 5.0) as i64).max(1));
         (
             format!("Lower chunks.rows, say to {rows}, so that the last chunks end together."),
-            format!("For the last {} at least half of the workers had nothing left to do.", whole_duration(facts.tail)),
+            format!("For the last {} half of the workers had nothing left to do.", whole_duration(facts.tail)),
         )
     })
 }
@@ -107,7 +115,10 @@ fn too_short(facts: &Facts, asked: Asked) -> Said {
         let rows = round_up(asked.rows as f64 * (GOOD / median.max(0.001)).clamp(2.0, 20.0)) as i64;
         (
             format!("Raise chunks.rows, say to {}.", count(rows)),
-            format!("Half of the chunks took {} or less, of which their own bookkeeping is a good part.", length(median)),
+            format!(
+                "Half of the chunks took {} or less, of which their own bookkeeping is a good part.",
+                length(median)
+            ),
         )
     })
 }
@@ -128,7 +139,10 @@ fn more_at_a_time(facts: &Facts, asked: Asked) -> Said {
     (asked.late && !asked.auto && busy > 0.8 && facts.held < facts.seconds * 0.1).then(|| {
         (
             r#"Try "parallelism": "auto": the run finds how many chunks at a time are best."#.into(),
-            format!("The deadline was missed, and all {} were busy nearly all the time.", many(i64::from(facts.parallelism), "session", "sessions")),
+            format!(
+                "The deadline was missed, and all {} were busy nearly all the time.",
+                many(i64::from(facts.parallelism), "session", "sessions")
+            ),
         )
     })
 }
@@ -137,18 +151,30 @@ fn chunks(n: usize) -> String {
     many(i64::try_from(n).unwrap_or(i64::MAX), "chunk", "chunks")
 }
 
-/// What to do about chunks that failed, by the class's name in the ledger.
+/// What to do about chunks that failed, by the class's name in the ledger; RUN stands for the run.
 pub(crate) fn of_class(name: &str) -> &'static str {
     match Class::of_error_name(&format!("Stagemill.{name}")) {
-        Class::BadData => "Mend the rows in the stage, then resume; or set bad rows aside (on_bad_row: quarantine). `chunks RUN --open --detail` shows the value.",
-        Class::ConstraintViolation => "A row that it needs is missing, or one is in its way: mend the rows in the stage, then resume. `chunks RUN --open --detail` shows the row.",
-        Class::TimedOut => "Too slow even when split: fewer rows a chunk, a longer statement_timeout, and a look at the EXPLAIN that `plan` prints.",
+        Class::BadData => {
+            "Mend the rows in the stage, then resume; or set bad rows aside (on_bad_row: quarantine). `stagemill chunks RUN --open --detail` shows the value."
+        }
+        Class::ConstraintViolation => {
+            "A row that it needs is missing, or one is in its way: mend the rows in the stage, then resume. `stagemill chunks RUN --open --detail` shows the row."
+        }
+        Class::TimedOut => {
+            "Too slow even when split: fewer rows a chunk, a longer statement_timeout, and a look at the EXPLAIN that `plan` prints."
+        }
         Class::Contention => "Another session writes the same rows, or a trigger returns NULL: find it, then resume.",
-        Class::Overloaded => "The server was short of connections, memory or locks: lower parallelism, see who holds the lock, then resume.",
-        Class::ConnectionLost => "Is the server up, and the address that of the writer? Then resume: the ledger knows what was done.",
+        Class::Overloaded => {
+            "The server was short of connections, memory or locks: lower parallelism, see who holds the lock, then resume."
+        }
+        Class::ConnectionLost => {
+            "Is the server up, and the address that of the writer? Then resume: the ledger knows what was done."
+        }
         Class::StillRunning => "An earlier attempt still holds the chunk: its statement_timeout ends it; then resume.",
         Class::DuplicateKeys => "Two staged rows have one target key: remove one of them, then resume.",
-        Class::SourceChanged => "The stage was changed under the run: start the job anew, and keep writers, VACUUM FULL and TRUNCATE out.",
+        Class::SourceChanged => {
+            "The stage was changed under the run: start the job anew, and keep writers, VACUUM FULL and TRUNCATE out."
+        }
         Class::BadJob => "`stagemill check JOB` says what is wrong; mend it, then resume or start anew.",
         Class::LimitExceeded => "Look at the rows first; raise the limit only when they are as they should be.",
         Class::CredentialsRefused | Class::CredentialsRotating => "Compare the password with the role's, then resume.",
@@ -181,13 +207,17 @@ mod tests {
     }
 
     fn said(facts: &Facts, asked: Asked) -> Vec<String> {
-        advice(facts, asked).into_iter().map(|advice| advice.what.split([',', '.']).next().unwrap_or_default().to_owned()).collect()
+        advice(facts, asked)
+            .into_iter()
+            .map(|advice| advice.what.split([',', '.']).next().unwrap_or_default().to_owned())
+            .collect()
     }
 
     #[test]
     fn of_a_run_that_went_well_nothing_is_said() {
         assert!(said(&good(), ASKED).is_empty());
         assert!(said(&Facts::default(), ASKED).is_empty());
+        assert!(said(&Facts { held: 9.0, ..good() }, ASKED).is_empty(), "a person knows why");
     }
 
     #[test]
@@ -201,10 +231,18 @@ mod tests {
     fn each_thing_that_stands_out_is_named() {
         for (facts, asked, expected) in [
             (Facts { split: 3, ..good() }, ASKED, "Lower chunks"),
-            (Facts { held: 9.0, ..good() }, ASKED, "Run it when the server is less busy"),
-            (Facts { retried: 20, ..good() }, ASKED, "Look for what else writes to the target or ran at the same time: the log file names each cause"),
+            (Facts { held: 9.0, limited: 9.0, ..good() }, ASKED, "Run it when the server is less busy"),
+            (
+                Facts { retried: 20, ..good() },
+                ASKED,
+                "Look for what else writes to the target or ran at the same time: the log file names each cause",
+            ),
             (Facts { tail: 5.0, ..good() }, ASKED, "Lower chunks"),
-            (good(), Asked { late: true, ..ASKED }, "Try \"parallelism\": \"auto\": the run finds how many chunks at a time are best"),
+            (
+                good(),
+                Asked { late: true, ..ASKED },
+                "Try \"parallelism\": \"auto\": the run finds how many chunks at a time are best",
+            ),
         ] {
             assert_eq!(said(&facts, asked), [expected]);
         }

@@ -153,8 +153,7 @@ fn merged(mut spans: Vec<(f64, f64)>, apart: f64) -> Vec<(f64, f64)> {
 
 /// The next step that people count in.
 fn round_step(seconds: f64) -> f64 {
-    const OF_CLOCKS: [f64; 10] =
-        [60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0];
+    const OF_CLOCKS: [f64; 10] = [60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0, 28_800.0];
     if seconds <= 30.0 {
         return super::chart::round_up(seconds.max(0.001));
     }

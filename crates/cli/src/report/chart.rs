@@ -59,7 +59,11 @@ fn line(axis: &Axis, steps: &[(f64, f64)], until: f64, y: &impl Fn(f64) -> f64) 
     let mut path = String::new();
     for (since, value) in steps {
         let x = axis.x(*since);
-        let _ = if path.is_empty() { write!(path, "M{x:.1} {:.1}", y(*value)) } else { write!(path, "H{x:.1}V{:.1}", y(*value)) };
+        let _ = if path.is_empty() {
+            write!(path, "M{x:.1} {:.1}", y(*value))
+        } else {
+            write!(path, "H{x:.1}V{:.1}", y(*value))
+        };
     }
     if !path.is_empty() {
         let _ = write!(path, "H{:.1}", axis.x(until).min(WIDTH));

@@ -1,6 +1,9 @@
 //! What a run's chunks add up to: the figures that a report shows and its advice goes by.
 
-use stagemill_engine::ledger::timeline::{Chunk, Hold, State, Timeline};
+use stagemill_engine::ledger::{
+    hold::PEOPLE,
+    timeline::{Hold, State, Timeline},
+};
 
 use super::{axis::Axis, histogram::quantile, lanes::span};
 
@@ -19,11 +22,13 @@ pub(crate) struct Facts {
     pub(crate) seconds: f64,
     /// Seconds in which it was held back, holds that overlap counted once.
     pub(crate) held: f64,
+    /// Of these, seconds in which it was not a person who held it back.
+    pub(crate) limited: f64,
     /// Chunks in flight, on average.
     pub(crate) in_flight: f64,
     /// The most chunks at a time.
     pub(crate) parallelism: u32,
-    /// Seconds at the end in which at least half of the workers had nothing left to do.
+    /// Seconds at the end in which half of the workers had nothing left to do.
     pub(crate) tail: f64,
 }
 
@@ -42,10 +47,11 @@ pub(crate) fn facts(timeline: &Timeline, axis: &Axis) -> Facts {
         retried: applied().filter(|chunk| chunk.attempts > 1).count(),
         split: timeline.chunks.iter().filter(|chunk| chunk.state == State::Split).count(),
         seconds,
-        held: held(&timeline.holds, timeline.until),
+        held: held(timeline.holds.iter(), timeline.until),
+        limited: held(timeline.holds.iter().filter(|hold| hold.owner != PEOPLE), timeline.until),
         in_flight: spans.iter().map(|(since, until)| until - since).sum::<f64>() / seconds.max(1e-9),
         parallelism: u32::try_from(timeline.run.parallelism).unwrap_or(1),
-        tail: if timeline.run.status.is_open() { 0.0 } else { tail(&timeline.chunks, timeline) },
+        tail: if timeline.run.status.is_open() { 0.0 } else { tail(timeline) },
         durations,
     }
 }
@@ -57,9 +63,9 @@ impl Facts {
     }
 }
 
-fn held(holds: &[Hold], until: f64) -> f64 {
+fn held<'a>(holds: impl Iterator<Item = &'a Hold>, until: f64) -> f64 {
     let mut spans: Vec<(f64, f64)> =
-        holds.iter().map(|hold| (hold.since, hold.until.unwrap_or(until))).filter(|(since, end)| end > since).collect();
+        holds.map(|hold| (hold.since, hold.until.unwrap_or(until))).filter(|(since, end)| end > since).collect();
     spans.sort_by(|one, other| one.0.total_cmp(&other.0));
     let (mut total, mut reached) = (0.0, f64::NEG_INFINITY);
     for (since, end) in spans {
@@ -69,11 +75,11 @@ fn held(holds: &[Hold], until: f64) -> f64 {
     total
 }
 
-/// From when the last worker but half of them was done, to the end of the last chunk.
-fn tail(chunks: &[Chunk], timeline: &Timeline) -> f64 {
+/// From when half of the workers that were allowed last were done, to the end of the last chunk.
+fn tail(timeline: &Timeline) -> f64 {
     let last_round = timeline.rounds.last().copied().unwrap_or(0.0);
     let mut done = vec![f64::NEG_INFINITY; timeline.workers.len()];
-    for chunk in chunks {
+    for chunk in &timeline.chunks {
         if let (Some(worker), Some((since, until))) = (chunk.worker, span(chunk, timeline))
             && since >= last_round
             && let Some(done) = done.get_mut(worker)
@@ -82,9 +88,11 @@ fn tail(chunks: &[Chunk], timeline: &Timeline) -> f64 {
         }
     }
     done.retain(|at| at.is_finite());
-    done.sort_by(f64::total_cmp);
-    match (done.get(done.len().saturating_sub(1) / 2), done.last()) {
-        (Some(half), Some(last)) if done.len() > 1 => last - half,
+    done.sort_by(|one, other| other.total_cmp(one));
+    // Those that had to leave since fewer were allowed were not idle.
+    done.truncate(usize::try_from(timeline.run.allowed).unwrap_or(1));
+    match (done.first(), done.get(done.len() / 2)) {
+        (Some(last), Some(half)) => last - half,
         _ => 0.0,
     }
 }
@@ -100,7 +108,7 @@ mod tests {
     #[test]
     fn of_holds_that_overlap_the_time_counts_once() {
         let holds = [hold(10.0, Some(30.0)), hold(20.0, Some(25.0)), hold(28.0, Some(40.0)), hold(90.0, None)];
-        assert_eq!(held(&holds, 100.0), 40.0);
-        assert_eq!(held(&[], 100.0), 0.0);
+        assert_eq!(held(holds.iter(), 100.0), 40.0);
+        assert_eq!(held([].iter(), 100.0), 0.0);
     }
 }

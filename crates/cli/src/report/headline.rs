@@ -66,24 +66,24 @@ pub(crate) fn tiles(timeline: &Timeline, facts: &Facts) -> Vec<Tile> {
     let tally = &run.tally;
     let tile = |name, value, note: String| Tile { name, value, note };
     let left_out = timeline.until - facts.seconds > 1.0;
-    let time_note = if left_out { format!("{} from start to end", whole_duration(timeline.until)) } else { String::new() };
+    let time_note =
+        if left_out { format!("{} from start to end", whole_duration(timeline.until)) } else { String::new() };
+    let aside =
+        if tally.counts.rejected > 0 { format!("{} set aside", count(tally.counts.rejected)) } else { String::new() };
     let rate = tally.counts.staged as f64 / facts.seconds.max(0.001);
-    let failed = if tally.failed > 0 { format!("{} failed", count(tally.failed)) } else { String::new() };
+    let failed = if tally.failed > 0 { format!("; {} failed", count(tally.failed)) } else { String::new() };
     let splits = (facts.split > 0).then(|| many(facts.split as i64, "split", "splits")).unwrap_or_default();
     let mut tiles = vec![
         tile("Time", duration(facts.seconds), time_note),
-        tile("Rows", count(tally.counts.staged), many(tally.counts.rejected, "set aside", "set aside")),
+        tile("Rows", count(tally.counts.staged), aside),
         tile("Rows/s", count(rate as i64), String::new()),
-        tile("Chunks", format!("{} / {}", count(tally.processed), count(tally.chunks)), failed),
+        tile("Chunks", count(tally.processed), format!("of {}{failed}", count(tally.chunks))),
         tile("Retries", count(tally.retries), splits),
         tile("In flight", format!("{:.1}", facts.in_flight), format!("on average, {}", table::sessions(run))),
     ];
-    if tally.counts.rejected == 0 {
-        tiles[1].note.clear();
-    }
     if facts.held >= 0.5 {
-        let part = facts.held / timeline.until.max(1e-9) * 100.0;
-        tiles.push(tile("Held back", whole_duration(facts.held), format!("{part:.0} % of the time")));
+        let part = facts.held / facts.seconds.max(1e-9) * 100.0;
+        tiles.push(tile("Held back", whole_duration(facts.held), format!("{:.0} % of the time", part.min(100.0))));
     }
     if let (Some(_), Some(late)) = (&run.deadline_at, run.late_seconds) {
         let (value, note) = match (run.deadline_met, late > 0.0) {

@@ -1,8 +1,7 @@
 //! How long chunks took: a histogram with ten bars a power of ten, since a few chunks take a hundred times as long as the others.
 
 use super::chart::{compact, round_up};
-
-const BARS_A_DECADE: f64 = 10.0;
+use crate::table::many;
 
 /// With fewer it would look like nothing.
 const FEWEST: i32 = 14;
@@ -37,7 +36,6 @@ pub(crate) struct Label {
 
 /// Draws durations in seconds, which are sorted; none for none.
 pub(crate) fn histogram(sorted: &[f64]) -> Option<Histogram> {
-    let bar_of = |seconds: f64| (seconds.max(SHORTEST).log10() * BARS_A_DECADE + 1e-9).floor() as i32;
     let (mut first, mut last) = (bar_of(*sorted.first()?), bar_of(*sorted.last()?));
     let missing = (FEWEST - (last - first + 1)).max(0);
     first -= missing / 2;
@@ -49,26 +47,47 @@ pub(crate) fn histogram(sorted: &[f64]) -> Option<Histogram> {
         }
     }
     let width = 100.0 / counts.len() as f64;
-    let edge = |bar: i32| 10_f64.powf(f64::from(bar) / BARS_A_DECADE);
     let top = round_up(f64::from(counts.iter().copied().max()?));
     let bars = (first..).zip(&counts).filter(|(_, count)| **count > 0).map(|(bar, count)| Bar {
         left: f64::from(bar - first) * width,
         width,
         // One chunk is still seen.
         height: (f64::from(*count) / top * 100.0).max(1.5),
-        title: format!("{} to {}: {count} chunks", length(edge(bar)), length(edge(bar + 1))),
+        title: format!(
+            "{} to {}: {}",
+            length(edge(bar)),
+            length(edge(bar + 1)),
+            many(i64::from(*count), "chunk", "chunks")
+        ),
     });
     let shown = if counts.len() > 32 { &[0][..] } else { &[0, 3, 7] };
-    let labels = (first..=last).filter(|bar| shown.contains(&bar.rem_euclid(10))).map(|bar| Label {
-        left: f64::from(bar - first) * width,
-        text: length(edge(bar)),
-    });
+    let labels = (first..=last)
+        .filter(|bar| shown.contains(&bar.rem_euclid(10)))
+        .map(|bar| Label { left: f64::from(bar - first) * width, text: length(edge(bar)) });
     Some(Histogram { bars: bars.collect(), labels: labels.collect(), top: compact(top) })
+}
+
+/// A power of ten is cut at round numbers about as far apart from each other.
+const ROUND: [f64; 10] = [1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.3, 8.0];
+
+/// The bar that a duration is in.
+fn bar_of(seconds: f64) -> i32 {
+    let seconds = seconds.max(SHORTEST);
+    let decade = (seconds.log10() + 1e-9).floor() as i32;
+    let in_decade = ROUND.iter().filter(|edge| **edge * 10_f64.powi(decade) <= seconds * (1.0 + 1e-9)).count();
+    decade * 10 + i32::try_from(in_decade).unwrap_or(1).max(1) - 1
+}
+
+/// Where a bar begins.
+fn edge(bar: i32) -> f64 {
+    let of_decade = usize::try_from(bar.rem_euclid(10)).ok().and_then(|n| ROUND.get(n));
+    of_decade.copied().unwrap_or(1.0) * 10_f64.powi(bar.div_euclid(10))
 }
 
 /// `0.5 ms`, `20 ms`, `5 s`, `3 min`.
 pub(crate) fn length(seconds: f64) -> String {
-    let digits = |value: f64| if value < 9.95 { format!("{}", (value * 10.0).round() / 10.0) } else { format!("{value:.0}") };
+    let digits =
+        |value: f64| if value < 9.95 { format!("{}", (value * 10.0).round() / 10.0) } else { format!("{value:.0}") };
     match seconds {
         s if s < 0.999_5 => format!("{} ms", digits(s * 1e3)),
         s if s < 120.0 => format!("{} s", digits(s)),
@@ -93,7 +112,7 @@ mod tests {
         durations.extend([5.0]);
         let drawn = histogram(&durations).unwrap();
         let titles: Vec<&str> = drawn.bars.iter().map(|bar| bar.title.as_str()).collect();
-        assert_eq!(titles, ["10 ms to 13 ms: 900 chunks", "5 s to 6.3 s: 1 chunks"]);
+        assert_eq!(titles, ["10 ms to 13 ms: 900 chunks", "5 s to 6.3 s: 1 chunk"]);
         assert_eq!((drawn.top.as_str(), drawn.bars[0].height, drawn.bars[1].height), ("1k", 90.0, 1.5));
         assert!(drawn.bars.iter().all(|bar| bar.left >= 0.0 && bar.left + bar.width <= 100.01));
     }

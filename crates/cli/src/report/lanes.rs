@@ -158,7 +158,8 @@ fn drawn(chunk: &Chunk, lane: usize, (since, until): (f64, f64), axis: &Axis) ->
 }
 
 fn title(chunk: &Chunk, (since, until): (f64, f64)) -> String {
-    let mut title = format!("chunk {}, at {}: {}", chunk.chunk, clock((since * 10.0).round() / 10.0), length(until - since));
+    let mut title =
+        format!("chunk {}, at {}: {}", chunk.chunk, clock((since * 10.0).round() / 10.0), length(until - since));
     if let Some(staged) = chunk.staged {
         let _ = write!(title, ", {} rows", count(staged));
     }
@@ -218,7 +219,14 @@ fn rank(class: &str) -> usize {
 }
 
 /// Cells of one kind beside each other are one box.
-fn paint(paths: &mut BTreeMap<String, String>, lane: usize, axis: &Axis, cells: &[(f64, f64)], busy: &[f64], worst: &[&str]) {
+fn paint(
+    paths: &mut BTreeMap<String, String>,
+    lane: usize,
+    axis: &Axis,
+    cells: &[(f64, f64)],
+    busy: &[f64],
+    worst: &[&str],
+) {
     let kinds = cells.iter().zip(busy).zip(worst).map(|(((since, until), busy), worst)| {
         let part = busy / (until - since).max(1e-9);
         let kind = if part < 0.01 { None } else { Some(((part * 4.0).ceil().clamp(1.0, 4.0) as u8, *worst)) };

@@ -17,9 +17,9 @@ const SLOWEST: usize = 10;
 pub(crate) struct Cause {
     pub(crate) class: String,
     pub(crate) sqlstate: String,
-    pub(crate) chunks: usize,
+    pub(crate) chunks: i64,
     pub(crate) error: String,
-    pub(crate) advice: &'static str,
+    pub(crate) advice: String,
 }
 
 /// A chunk that failed.
@@ -57,7 +57,7 @@ pub(crate) fn causes(timeline: &Timeline) -> Vec<Cause> {
             sqlstate: sqlstate.to_owned(),
             chunks: 0,
             error: chunk.error.clone().unwrap_or_default(),
-            advice: advice::of_class(class),
+            advice: advice::of_class(class).replace("RUN", &timeline.run.run.to_string()),
         });
         cause.chunks += 1;
     }
