@@ -14,8 +14,9 @@ use serde_json::{Value as Json, json};
 use stagemill_engine::{
     job::{Job, Parallelism},
     ledger::{
+        hold::PEOPLE,
         pace::FIRST_TRIED,
-        timeline::{State, Timeline},
+        timeline::{Hold, State, Timeline},
     },
 };
 
@@ -151,7 +152,7 @@ fn spans(timeline: &Timeline) -> Vec<(f64, f64)> {
 fn overlay(timeline: &Timeline, axis: &Axis) -> Overlay {
     let holds = timeline.holds.iter().map(|hold| {
         let (left, right) = (axis.x(hold.since), axis.x(hold.until.unwrap_or(timeline.until)));
-        (left, (right - left).max(1.0), format!("{}: {}", hold.owner, hold.reason))
+        (left, (right - left).max(1.0), why(hold))
     });
     let rounds = timeline.rounds.iter().enumerate().skip(1);
     Overlay {
@@ -224,9 +225,14 @@ fn holds(timeline: &Timeline) -> Vec<Listed> {
             }
             None => whole_duration(timeline.until - hold.since),
         },
-        why: format!("{}: {}", hold.owner, hold.reason),
+        why: why(hold),
     });
     holds.collect()
+}
+
+/// A person's reason says that it is one's.
+fn why(hold: &Hold) -> String {
+    if hold.owner == PEOPLE { hold.reason.clone() } else { format!("{}: {}", hold.owner, hold.reason) }
 }
 
 fn paces(timeline: &Timeline) -> Vec<Listed> {

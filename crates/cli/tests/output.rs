@@ -22,6 +22,44 @@ fn completions_are_printed_for_each_shell() {
 }
 
 #[test]
+fn the_manual_has_a_page_for_each_command_with_its_examples_line_by_line() {
+    let db = nowhere();
+    let page = db.ok(&["man"]);
+    assert!(page.contains(".SH EXAMPLES\n.nf\n") && page.contains("stagemill\\-job(1)"), "{page}");
+    let folder = db.folder.path().join("man1");
+    std::fs::create_dir(&folder).unwrap();
+    db.ok(&["man", "man1"]);
+    for name in ["stagemill.1", "stagemill-run.1", "stagemill-set-parallelism.1", "stagemill-job-diff.1"] {
+        assert!(std::fs::read_to_string(folder.join(name)).unwrap().contains(".SH NAME"), "{name}");
+    }
+    db.fails(&["man", "nowhere/man1"], 2, &["cannot write the manual to nowhere/man1"]);
+}
+
+#[test]
+fn every_exit_code_stands_in_the_readme_and_in_the_help() {
+    let package = env!("CARGO_MANIFEST_DIR");
+    let read = |file: &str| std::fs::read_to_string(format!("{package}/{file}")).unwrap();
+    let (source, readme, help) = (read("src/exit.rs"), read("../../README.md"), nowhere().ok(&["--help"]));
+    let declared = source.split("enum Exit {").nth(1).unwrap().split('}').next().unwrap();
+    let mut codes: Vec<&str> =
+        declared.lines().filter_map(|line| line.split_once(" = ")?.1.strip_suffix(',')).collect();
+    let table = readme.split("| exit code | meaning |").nth(1).unwrap();
+    let mut rows: Vec<&str> = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .filter_map(|line| line.split('|').nth(1).map(str::trim))
+        .collect();
+    codes.sort_unstable();
+    rows.sort_unstable();
+    assert_eq!(codes, rows);
+    let listed = help.split("Exit codes:").nth(1).unwrap();
+    for code in codes {
+        assert!(listed.split_whitespace().any(|word| word == code), "{code}: {listed}");
+    }
+}
+
+#[test]
 fn help_teaches_and_bare_or_wrong_words_are_bad_arguments() {
     let db = nowhere();
     let help = db.ok(&["--help"]);

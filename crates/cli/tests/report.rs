@@ -59,9 +59,7 @@ fn a_run_under_way_that_is_held_back_says_so() {
     db.wait_until("EXISTS (SELECT FROM stagemill.chunk WHERE state = 'PROCESSED')");
     db.ok(&["pause", "1", "--reason", "<payroll> & co"]);
     let page = db.ok(&["report", "1", "-o", "-"]);
-    for fragment in
-        ["RUNNING", "applied so far", "held back for", "&#60;payroll&#62; &#38; co", "class=\"hold\""]
-    {
+    for fragment in ["RUNNING", "applied so far", "held back for", "&#60;payroll&#62; &#38; co", "class=\"hold\""] {
         assert!(page.contains(fragment), "{fragment}: {page}");
     }
     db.ok(&["stop", "1"]);

@@ -7,6 +7,7 @@ mod demo;
 mod grants;
 mod init;
 mod job;
+mod man;
 pub(crate) mod pause;
 mod plan;
 pub(crate) mod prune;
@@ -34,7 +35,7 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
     log::start(world)?;
     match command {
         Command::Init(args) if args.grants => grants::run(args, world).await,
-        Command::Init(_) => init::run(world).await,
+        Command::Init(args) => init::run(args.json, world).await,
         Command::Check(args) => check::run(args, world).await,
         Command::Plan(args) => plan::run(args, world).await,
         Command::Run(args) => run::run(args, world).await,
@@ -53,5 +54,6 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Schema => schema::run(world),
         Command::Demo(args) => Box::pin(demo::run(args, world)).await,
         Command::Completions(args) => completions::run(args, world),
+        Command::Man(args) => man::run(args, world),
     }
 }

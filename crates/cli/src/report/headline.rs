@@ -72,7 +72,7 @@ pub(crate) fn tiles(timeline: &Timeline, facts: &Facts) -> Vec<Tile> {
         if tally.counts.rejected > 0 { format!("{} set aside", count(tally.counts.rejected)) } else { String::new() };
     let rate = tally.counts.staged as f64 / facts.seconds.max(0.001);
     let failed = if tally.failed > 0 { format!("; {} failed", count(tally.failed)) } else { String::new() };
-    let splits = (facts.split > 0).then(|| many(facts.split as i64, "split", "splits")).unwrap_or_default();
+    let splits = if facts.split > 0 { many(facts.split as i64, "split", "splits") } else { String::new() };
     let mut tiles = vec![
         tile("Time", duration(facts.seconds), time_note),
         tile("Rows", count(tally.counts.staged), aside),

@@ -232,7 +232,7 @@ fn paint(
         let kind = if part < 0.01 { None } else { Some(((part * 4.0).ceil().clamp(1.0, 4.0) as u8, *worst)) };
         (kind, axis.x(*since), axis.x(*until))
     });
-    let mut boxes: Vec<(Option<(u8, &str)>, f64, f64)> = Vec::new();
+    let mut boxes: Vec<(_, f64, f64)> = Vec::new();
     for (kind, left, right) in kinds {
         match boxes.last_mut() {
             Some((last, _, end)) if *last == kind && (left - *end).abs() < 0.5 => *end = right,
