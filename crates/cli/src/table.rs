@@ -10,7 +10,7 @@ use stagemill_engine::{
     outcome::Status,
 };
 
-use crate::world::{Stream, styled};
+use crate::world::{Stream, no_color, styled};
 
 /// Widest where there is no terminal to ask.
 const WIDTH: u16 = 160;
@@ -25,8 +25,11 @@ pub(crate) fn new<const N: usize>(header: [&str; N]) -> Table {
 fn bare() -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    if !std::io::stdout().is_terminal() {
-        table.set_width(WIDTH);
+    // A terminal that was opened by a program can have no columns.
+    let width = table.width().filter(|width| std::io::stdout().is_terminal() && *width > 0);
+    if width.is_none() || no_color() {
+        // It would end colours that nobody began.
+        table.force_no_tty().set_width(width.unwrap_or(WIDTH));
     }
     table
 }

@@ -1,6 +1,8 @@
 //! What is printed without a server.
 
-use std::{io::Read, process::Stdio};
+use std::{fs::File, io::Read, process::Stdio};
+
+use nix::pty::{Winsize, openpty};
 
 use crate::support::{Db, JOBS, wait};
 
@@ -85,4 +87,34 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 fn no_colours_go_where_there_is_no_terminal() {
     let ended = nowhere().run(&["run", "nowhere.json"]);
     assert!(ended.err.starts_with("error: ") && !ended.err.contains('\u{1b}'), "{ended:?}");
+}
+
+/// What a command writes to a terminal of so many columns.
+fn on_a_terminal(db: &Db, args: &[&str], columns: u16, no_color: bool) -> String {
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = openpty(Some(&size), None).unwrap();
+    let mut command = db.command(args);
+    if no_color {
+        command.env("NO_COLOR", "1");
+    }
+    let ended = command.stdout(terminal.slave).status().unwrap();
+    assert!(ended.success());
+    // It holds the slave, and there would be no end of the text.
+    drop(command);
+    let (mut text, mut master) = (Vec::new(), File::from(terminal.master));
+    // Linux says EIO when the other side is closed; what was written is there.
+    let _ = master.read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_people_ask_for_none() {
+    let db = Db::with_rows(10);
+    db.ok(&["run", "job.json"]);
+    let coloured = on_a_terminal(&db, &["status"], 120, false);
+    assert!(coloured.contains('\u{1b}') && coloured.contains("COMPLETE"), "{coloured:?}");
+    for columns in [120, 0] {
+        let plain = on_a_terminal(&db, &["status"], columns, true);
+        assert!(!plain.contains('\u{1b}') && plain.contains("COMPLETE"), "{plain:?}");
+    }
 }

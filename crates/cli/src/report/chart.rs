@@ -29,7 +29,7 @@ pub(crate) struct Mark {
 /// Draws a value for each cell, and the steps of another: `(since, value)`.
 pub(crate) fn chart(axis: &Axis, cells: &[(f64, f64)], values: &[f64], steps: &[(f64, f64)], until: f64) -> Chart {
     let highest = values.iter().copied().chain(steps.iter().map(|step| step.1)).fold(0.0, f64::max);
-    let top = round_up(highest.max(f64::MIN_POSITIVE));
+    let top = scale_end(highest.max(1e-3));
     let y = |value: f64| HEIGHT - value / top * HEIGHT;
     let marks = [1.0, 0.5].map(|part| Mark { top: (1.0 - part) * 100.0, label: compact(top * part) });
     Chart { area: area(axis, cells, values, &y), line: line(axis, steps, until, &y), marks: marks.into() }
@@ -71,11 +71,19 @@ fn line(axis: &Axis, steps: &[(f64, f64)], until: f64, y: &impl Fn(f64) -> f64) 
     path
 }
 
+/// Where a scale ends: a number of which the half is round too, with a little room above the highest value.
+pub(crate) fn scale_end(highest: f64) -> f64 {
+    next_of(&[1.0, 1.2, 1.6, 2.0, 2.4, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0], highest * 1.04)
+}
+
 /// The next of 1, 2, 5, 10, ...
 pub(crate) fn round_up(value: f64) -> f64 {
+    next_of(&[1.0, 2.0, 5.0, 10.0], value)
+}
+
+fn next_of(steps: &[f64], value: f64) -> f64 {
     let power = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0];
-    steps.into_iter().map(|step| step * power).find(|step| *step >= value * 0.999_999).unwrap_or(value)
+    steps.iter().map(|step| step * power).find(|step| *step >= value * 0.999_999).unwrap_or(value)
 }
 
 /// `950`, `1.5k`, `2M`.
@@ -94,6 +102,7 @@ mod tests {
 
     #[test]
     fn scales_end_at_round_numbers() {
+        assert_eq!([5_400.0, 6.0, 8.0, 130.0].map(scale_end), [6_000.0, 8.0, 10.0, 160.0]);
         assert_eq!([0.3, 1.0, 3.0, 70.0, 150_000.0].map(round_up), [0.5, 1.0, 5.0, 100.0, 200_000.0]);
         assert_eq!([0.5, 950.0, 1_500.0, 2e6].map(compact), ["0.5", "950", "1.5k", "2M"]);
     }
@@ -102,8 +111,8 @@ mod tests {
     fn an_area_goes_down_where_time_is_left_out_and_a_line_goes_on() {
         let axis = Axis::new(vec![(0.0, 100.0), (30_000.0, 30_100.0)]);
         let cells = axis.cells(2);
-        let drawn = chart(&axis, &cells, &[5.0, 10.0], &[(0.0, 10.0), (30_050.0, 5.0)], 30_100.0);
-        assert_eq!(drawn.area, "M0.0 100V50.0H491.0V100ZM509.0 100V0.0H1000.0V100Z");
-        assert_eq!(drawn.line, "M0.0 0.0H754.5V50.0H1000.0");
+        let drawn = chart(&axis, &cells, &[4.75, 9.5], &[(0.0, 9.5), (30_050.0, 4.75)], 30_100.0);
+        assert_eq!(drawn.area, "M0.0 100V52.5H491.0V100ZM509.0 100V5.0H1000.0V100Z");
+        assert_eq!(drawn.line, "M0.0 5.0H754.5V52.5H1000.0");
     }
 }

@@ -1,6 +1,6 @@
 //! How long chunks took: a histogram with ten bars a power of ten, since a few chunks take a hundred times as long as the others.
 
-use super::chart::{compact, round_up};
+use super::chart::{compact, scale_end};
 use crate::table::many;
 
 /// With fewer it would look like nothing.
@@ -47,7 +47,7 @@ pub(crate) fn histogram(sorted: &[f64]) -> Option<Histogram> {
         }
     }
     let width = 100.0 / counts.len() as f64;
-    let top = round_up(f64::from(counts.iter().copied().max()?));
+    let top = scale_end(f64::from(counts.iter().copied().max()?));
     let bars = (first..).zip(&counts).filter(|(_, count)| **count > 0).map(|(bar, count)| Bar {
         left: f64::from(bar - first) * width,
         width,
