@@ -11,7 +11,7 @@ demo: prerequisites ## Applies 400,000 staged rows to 4 million on a throw-away 
 	cargo run --release --quiet -p stagemill-cli -- demo $(DEMO)
 
 .PHONY: test
-test: prerequisites pgbouncer functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
+test: prerequisites pgbouncer chromium functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
 	STAGEMILL_FUNCTIONS=$(FUNCTIONS) cargo test --workspace --locked
 
 .PHONY: kills
@@ -106,6 +106,10 @@ endif
 .PHONY: pgbouncer
 pgbouncer:
 	@scripts/install-pgbouncer
+
+.PHONY: chromium
+chromium:
+	@scripts/install-chromium
 
 .PHONY: prerequisites
 prerequisites:

@@ -101,7 +101,8 @@ fn browse(folder: &Path, page: &str, width: u32, dark: bool) -> serde_json::Valu
         ),
     )
     .unwrap();
-    let output = Command::new("chromium")
+    let chromium = std::env::var("STAGEMILL_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
+    let output = Command::new(chromium)
         .args([
             "--headless",
             "--no-sandbox",
@@ -115,7 +116,7 @@ fn browse(folder: &Path, page: &str, width: u32, dark: bool) -> serde_json::Valu
         .arg(format!("file://{}", folder.join(&frame).display()))
         .stdin(Stdio::null())
         .output()
-        .unwrap_or_else(|error| panic!("this test needs chromium (scripts/install-tools installs it): {error}"));
+        .unwrap_or_else(|error| panic!("this test needs Chromium: scripts/install-chromium: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("CONSOLE"), "{said}");
     let dom = String::from_utf8_lossy(&output.stdout);
