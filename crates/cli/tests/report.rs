@@ -142,3 +142,27 @@ fn a_browser_shows_it_at_each_width_light_and_dark_without_errors() {
     assert!(backgrounds[0] == backgrounds[1] && backgrounds[2] == backgrounds[3], "{backgrounds:?}");
     assert_ne!(backgrounds[0], backgrounds[2]);
 }
+
+#[test]
+fn a_run_without_chunks_and_with_a_job_of_another_version_has_a_page() {
+    let db = Db::with_rows(10);
+    db.sql(
+        "INSERT INTO stagemill.run (job, owner, spec, mapping, stage_table, target_table, parallelism, round_limit)
+         VALUES ('later', 'elsewhere', '{\"unheard\": \"<of>\"}', '{}', 'a', 'b', 1, 1)",
+    );
+    let page = db.ok(&["report", "1", "-o", "-"]);
+    for fragment in ["PLANNING", "It is being planned.", "&#60;of&#62;", "No chunk is applied yet."] {
+        assert!(page.contains(fragment), "{fragment}: {page}");
+    }
+}
+
+#[test]
+fn the_ends_of_a_watermarks_window_are_values_and_in_no_report() {
+    let db = Db::with_rows(10);
+    db.file("job.json", &JOB.replacen('{', r#"{ "watermark": { "column": "id" },"#, 1));
+    db.sql("UPDATE stage SET id = 47114711 WHERE id = 20");
+    db.ok(&["run", "job.json"]);
+    assert_eq!(db.json(&["status", "1", "--json"])["window_high"], "47114711");
+    assert!(!db.ok(&["report", "1", "-o", "-"]).contains("47114711"));
+    assert!(!db.ok(&["report", "1", "--json"]).contains("47114711"));
+}
