@@ -1,6 +1,10 @@
 //! What is printed without a server.
 
-use std::{fs::File, io::Read, process::Stdio};
+use std::{
+    fs::File,
+    io::Read,
+    process::{Command, Stdio},
+};
 
 use nix::pty::{Winsize, openpty};
 
@@ -35,6 +39,36 @@ fn the_manual_has_a_page_for_each_command_with_its_examples_line_by_line() {
         assert!(std::fs::read_to_string(folder.join(name)).unwrap().contains(".SH NAME"), "{name}");
     }
     db.fails(&["man", "nowhere/man1"], 2, &["cannot write the manual to nowhere/man1"]);
+}
+
+#[test]
+fn make_install_puts_program_manual_and_completions_below_the_prefix_and_uninstall_removes_them() {
+    let db = nowhere();
+    let root = db.folder.path().join("root");
+    let make = |verb: &str| {
+        let mut make = Command::new("make");
+        make.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).args([verb, "PREFIX=/usr"]);
+        make.arg(format!("DESTDIR={}", root.display())).arg(concat!("PROGRAM=", env!("CARGO_BIN_EXE_stagemill")));
+        // Of a `make test` that runs this.
+        let output = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let files = [
+        "bin/stagemill",
+        "share/man/man1/stagemill.1",
+        "share/man/man1/stagemill-run.1",
+        "share/bash-completion/completions/stagemill",
+        "share/zsh/site-functions/_stagemill",
+        "share/fish/vendor_completions.d/stagemill.fish",
+    ];
+    make("install");
+    for file in files {
+        assert!(std::fs::metadata(root.join("usr").join(file)).unwrap().len() > 0, "{file}");
+    }
+    make("uninstall");
+    for file in files {
+        assert!(!root.join("usr").join(file).exists(), "{file}");
+    }
 }
 
 #[test]

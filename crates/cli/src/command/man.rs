@@ -3,8 +3,10 @@
 use std::{fs, io, path::Path};
 
 use clap::CommandFactory;
-use clap_mangen::Man;
-use roff::{Roff, roman};
+use clap_mangen::{
+    Man,
+    roff::{Roff, roman},
+};
 
 use crate::{
     args::{Args, ManArgs},
