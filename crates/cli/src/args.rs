@@ -2,7 +2,9 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod control;
 mod examples;
+mod job;
 
 use std::path::PathBuf;
 
@@ -11,9 +13,12 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint, builder::NonEmptyStr
 use stagemill_engine::job::Parallelism;
 
 #[cfg(feature = "aws")]
-pub(crate) use aws::{MachineArgs, StartArgs, WatchArgs};
-
-use crate::command::{pause::Span, prune::Age};
+pub(crate) use self::aws::{MachineArgs, StartArgs, WatchArgs};
+pub(crate) use self::{
+    control::{PauseArgs, SetParallelismArgs, StopArgs, UnpauseArgs},
+    job::JobCommand,
+};
+use crate::command::prune::Age;
 
 /// Applies a stage table to a target table on PostgreSQL, in parallel chunks, every staged row exactly once.
 #[derive(Debug, Parser)]
@@ -297,61 +302,6 @@ pub(crate) struct SkipArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = examples::PAUSE)]
-pub(crate) struct PauseArgs {
-    /// The run
-    pub(crate) run: i64,
-    /// For how long: 90s, 30m, 2h; until somebody unpauses it when left out
-    #[arg(long = "for", value_name = "TIME")]
-    pub(crate) lasts: Option<Span>,
-    /// Why, for those who look at its status
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) reason: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-#[command(after_help = examples::UNPAUSE)]
-pub(crate) struct UnpauseArgs {
-    /// The run
-    pub(crate) run: i64,
-    /// Also what alarms and limits hold it back for; a limit that is still exceeded does so again
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-#[command(after_help = examples::STOP)]
-pub(crate) struct StopArgs {
-    /// The run
-    pub(crate) run: i64,
-    /// Do not wait until the run is closed
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-#[command(after_help = examples::SPEED)]
-pub(crate) struct SetParallelismArgs {
-    /// The run
-    pub(crate) run: i64,
-    /// Chunks applied at a time
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) parallelism: u32,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
 #[command(after_help = examples::REPORT)]
 pub(crate) struct ReportArgs {
     /// The run
@@ -382,54 +332,6 @@ pub(crate) struct PruneArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum JobCommand {
-    /// Store a job under its name, in the place of one that is there
-    Put {
-        /// The job file
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the jobs
-    List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print a job
-    Show {
-        /// Its name
-        name: String,
-        /// Print JSON (it always does)
-        #[arg(long, hide = true)]
-        json: bool,
-    },
-    /// Show what differs between a job file, or a job, and a job of the job table
-    #[command(after_help = examples::DIFF)]
-    Diff {
-        /// A job file, or the name of a job in the job table
-        #[arg(value_name = "JOB_OR_FILE", value_hint = ValueHint::FilePath)]
-        job: String,
-        /// The job of the job table to compare it with; the one of the same name when left out
-        #[arg(value_name = "NAME")]
-        other: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Remove a job from the job table; its runs stay in the log table
-    Rm {
-        /// Its name
-        name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -25,8 +25,9 @@ const MOST_BOXES: usize = 2_500;
 /// Cells of a lane in which chunks are not drawn by themselves.
 const CELLS: usize = 240;
 
-/// Narrower boxes would not be seen.
+/// Narrower boxes would not be seen; of chunks that went wrong, not on a telephone.
 const NARROWEST: f64 = 1.2;
+const NARROWEST_TROUBLE: f64 = 3.0;
 
 /// Chunks on the time axis.
 #[derive(Debug)]
@@ -82,6 +83,8 @@ pub(crate) fn lanes(timeline: &Timeline, axis: &Axis) -> Lanes {
     });
     if timeline.chunks.len() <= MOST_BOXES {
         lanes.boxes = placed.map(|(chunk, lane, span)| drawn(chunk, lane, span, axis)).collect();
+        // What is to be seen lies on top.
+        lanes.boxes.sort_by_key(|drawn| rank(drawn.class));
     } else {
         lanes.paths = summed(placed, shown, axis);
     }
@@ -147,14 +150,10 @@ fn drawn(chunk: &Chunk, lane: usize, (since, until): (f64, f64), axis: &Axis) ->
     let (left, right) = (axis.x(since), axis.x(until));
     // Neighbours are told apart by a gap, where there is room for one.
     let gap = if right - left > 4.0 { 0.8 } else { 0.0 };
-    let width = (right - left - gap).max(NARROWEST);
-    Drawn {
-        x: left.min(WIDTH - width),
-        y: lane * HEIGHT + 2,
-        width,
-        class: class(chunk),
-        title: title(chunk, (since, until)),
-    }
+    let class = class(chunk);
+    let narrowest = if matches!(class, "done" | "open") { NARROWEST } else { NARROWEST_TROUBLE };
+    let width = (right - left - gap).max(narrowest);
+    Drawn { x: left.min(WIDTH - width), y: lane * HEIGHT + 2, width, class, title: title(chunk, (since, until)) }
 }
 
 fn title(chunk: &Chunk, (since, until): (f64, f64)) -> String {
