@@ -131,27 +131,27 @@ fn widened(newest: &str) -> String {
 
 /// How many rows of the window a snapshot did not see, of those outside some ranges: they came, or were changed, since it was taken.
 pub fn count_new(mapping: &Mapping, snapshot: &str, except: &[Range]) -> String {
-    let (planned, newest) = ("\"stagemill planned\"", "\"stagemill newest xid\"");
-    let (xid, widened) = (number("stage.xmin"), widened(newest));
-    let oldest = number(&format!("pg_catalog.pg_snapshot_xmin({planned})"));
+    // Each a query of its own, so that it is asked once and not for each row.
+    let newest = format!("(SELECT {})", number("pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"));
+    let planned = format!("CAST({} AS pg_catalog.pg_snapshot)", ident::literal(snapshot));
+    let oldest = format!("pg_catalog.pg_snapshot_xmin({planned})");
+    let (xid, widened) = (number("stage.xmin"), widened(&newest));
     // A subtransaction of one that was open then is not in the snapshot.
     let unseen = mapping.seen.as_ref().map(|seen| {
         let seen = seen.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-        format!(" OR {widened} >= {oldest} AND {xid} <> ALL ('{{{seen}}}'::bigint[])")
+        format!(" OR {widened} >= {} AND {xid} <> ALL ('{{{seen}}}'::bigint[])", number(&oldest))
     });
     let except: String = except.iter().map(|range| format!("\nAND NOT ({})", lies_in(mapping, range))).collect();
     format!(
-        "SELECT pg_catalog.count(*) FROM {stage} AS stage,
-         (SELECT CAST({snapshot} AS pg_catalog.pg_snapshot) AS {planned}, {now} AS {newest}) AS \"stagemill then\"
+        "SELECT pg_catalog.count(*) FROM {stage} AS stage
          WHERE {condition}
-         -- Few rows pass the first test, which is cheap (those below 3 are frozen of old); the next is exact. Only what passes both is looked for
-         -- in the ranges, of which there can be thousands: the server keeps this order in a CASE alone.
-         AND CASE WHEN pg_catalog.age(stage.xmin) <= {newest} - {oldest} + 100000 AND {xid} >= 3
+         -- Few rows pass the first test, which is cheap: whatever is older than the oldest transaction that was open then (frozen rows are older
+         -- than all). The next is exact. Only what passes both is looked for in the ranges, of which there can be thousands: the server keeps
+         -- this order in a CASE alone.
+         AND CASE WHEN pg_catalog.age(stage.xmin) <= (SELECT pg_catalog.age({oldest}::pg_catalog.xid)) AND {xid} >= 3
          THEN (NOT pg_catalog.pg_visible_in_snapshot({widened}::pg_catalog.text::pg_catalog.xid8, {planned}){unseen}){except}
          ELSE false END",
         stage = mapping.stage,
-        snapshot = ident::literal(snapshot),
-        now = number("pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"),
         unseen = unseen.unwrap_or_default(),
         condition = chunk_condition(&whole(mapping), &WHOLE),
     )
