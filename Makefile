@@ -7,33 +7,33 @@ help: ## Lists the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: install ## Applies 400,000 staged rows to 4 million on a throw-away PostgreSQL, and compares with the single statement
+demo: prerequisites ## Applies 400,000 staged rows to 4 million on a throw-away PostgreSQL, and compares with the single statement
 	cargo run --release --quiet -p stagemill-cli -- demo $(DEMO)
 
 .PHONY: test
-test: install pgbouncer functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
+test: prerequisites pgbouncer chromium functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
 	STAGEMILL_FUNCTIONS=$(FUNCTIONS) cargo test --workspace --locked
 
 .PHONY: kills
-kills: install ## Kills `stagemill run` at random moments and resumes it: two jobs, 300 times each
+kills: prerequisites ## Kills `stagemill run` at random moments and resumes it: two jobs, 300 times each
 	STAGEMILL_KILLS=300 cargo test --locked -p stagemill-cli killed -- --nocapture
 
 STAGEMILL_FAULTS ?= 1000
 
 .PHONY: faults
-faults: install functions ## Injects 1,000 faults into runs, here and under the state machine, and prints what became of them (about half an hour)
+faults: prerequisites functions ## Injects 1,000 faults into runs, here and under the state machine, and prints what became of them (about half an hour)
 	cargo build --locked -p stagemill-cli
 	STAGEMILL_FUNCTIONS=$(FUNCTIONS) STAGEMILL_FAULTS=$(STAGEMILL_FAULTS) cargo test --locked -p stagemill-tests whatever_breaks -- --nocapture
 
 .PHONY: soak
-soak: install ## Compares 3,000 random tables, rows and jobs with the single statement
+soak: prerequisites ## Compares 3,000 random tables, rows and jobs with the single statement
 	STAGEMILL_CASES=3000 cargo test --locked -p stagemill-tests property -- --nocapture
 
 # Times as many inputs as `cargo test` takes: more than a million in all.
 STAGEMILL_FUZZ ?= 150
 
 .PHONY: fuzz
-fuzz: install ## Feeds more than a million odd inputs to whatever reads one (STAGEMILL_FUZZ=N: N times the usual number)
+fuzz: prerequisites ## Feeds more than a million odd inputs to whatever reads one (STAGEMILL_FUZZ=N: N times the usual number)
 	@set -o pipefail; began=$$SECONDS; \
 	STAGEMILL_FUZZ=$(STAGEMILL_FUZZ) cargo test --locked -p stagemill-tests -p planner -p executor -p recorder -- --nocapture \
 	    fuzz:: any_event_is_read | tee /dev/stderr | awk '/^fuzz: / { n += $$2 } END { print n; exit n == 0 }' | \
@@ -54,7 +54,7 @@ BENCH ?=
 BENCH_ARGS ?=
 
 .PHONY: bench
-bench: install ## Measures against the single statement, a procedure, Python threads and hand-cut ranges: benches/RESULTS.md (half an hour; BENCH="write lambda": only these parts)
+bench: prerequisites ## Measures against the single statement, a procedure, Python threads and hand-cut ranges: benches/RESULTS.md (half an hour; BENCH="write lambda": only these parts)
 	cargo build --release --locked -p stagemill-cli -p planner -p executor -p recorder -p stagemill-bench
 	target/release/stagemill-bench $(BENCH_ARGS) $(BENCH)
 
@@ -69,8 +69,34 @@ audit: ## Compares the dependencies with the RustSec advisories (fetches them: n
 	$$(scripts/install-deny) --locked check advisories
 
 .PHONY: build
-build: install ## Builds the command line, release: target/release/stagemill
+build: prerequisites ## Builds the command line, release: target/release/stagemill
 	cargo build --release --locked -p stagemill-cli
+
+# The target is named so that its flags are not those of build scripts, and do not rebuild what `make build` built.
+.PHONY: build-static
+build-static: prerequisites ## Builds the command line as one static binary (Linux on x86-64): target/x86_64-unknown-linux-gnu/release/stagemill
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p stagemill-cli --target x86_64-unknown-linux-gnu
+
+PREFIX ?= /usr/local
+# The program to install: this one, or the static one (PROGRAM=target/x86_64-unknown-linux-gnu/release/stagemill).
+PROGRAM ?= target/release/stagemill
+
+.PHONY: install
+install: ## Installs the program that was built, its manual and completions (PREFIX=/usr/local; DESTDIR for packages)
+	@test -x $(PROGRAM) || { echo "$(PROGRAM) is not there: make build" >&2; exit 1; }
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/stagemill
+	$(PROGRAM) man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(PROGRAM) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/stagemill
+	$(PROGRAM) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_stagemill
+	$(PROGRAM) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/stagemill.fish
+
+.PHONY: uninstall
+uninstall: ## Removes what `make install` installed
+	rm -f $(DESTDIR)$(PREFIX)/bin/stagemill $(DESTDIR)$(PREFIX)/share/man/man1/stagemill.1 $(DESTDIR)$(PREFIX)/share/man/man1/stagemill-*.1 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/stagemill $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_stagemill \
+	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/stagemill.fish
 
 .PHONY: deploy
 deploy: ## Builds the functions and deploys the stack (needs AWS credentials and the SAM CLI)
@@ -90,7 +116,11 @@ endif
 pgbouncer:
 	@scripts/install-pgbouncer
 
-.PHONY: install
-install:
+.PHONY: chromium
+chromium:
+	@scripts/install-chromium
+
+.PHONY: prerequisites
+prerequisites:
 	@scripts/install-tools
 	@scripts/install-postgres

@@ -43,6 +43,9 @@ pub(crate) enum Contestant {
 pub(crate) struct Lap {
     /// From the start of its program to its end.
     pub(crate) seconds: f64,
+    #[serde(default)]
+    /// Of which the server's sessions kept a processor busy, all of them together.
+    pub(crate) processor: f64,
     /// What stagemill's ledger says of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ledger: Option<Ledger>,
@@ -99,12 +102,14 @@ impl Contestant {
 
     /// Applies the stage of [`COPY`] by the command that was made ready.
     pub(crate) fn run(&self, task: &Task<'_>, command: Command) -> Result<Lap> {
+        let before = task.server.processor_seconds()?;
         let (output, took) = timed(command).with_context(|| self.name())?;
+        let processor = task.server.processor_seconds()? - before;
         let ledger = match self {
             Self::Stagemill { .. } => Some(ledger(task.server, &output)?),
             _ => None,
         };
-        Ok(Lap { seconds: took.as_secs_f64(), ledger })
+        Ok(Lap { seconds: took.as_secs_f64(), processor, ledger })
     }
 
     /// What applies the stage of [`COPY`], with its files made ready: that is no part of the time.

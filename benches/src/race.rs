@@ -55,6 +55,12 @@ impl Entrant {
         self.laps.iter().map(|lap| lap.seconds).collect()
     }
 
+    /// The median of what they cost the server's processors.
+    pub(crate) fn processor(&self) -> Option<f64> {
+        let processor: Vec<f64> = self.laps.iter().map(|lap| lap.processor).collect();
+        statistic::median(&processor)
+    }
+
     /// Their median.
     pub(crate) fn median(&self) -> Option<f64> {
         statistic::median(&self.seconds())
@@ -102,7 +108,12 @@ impl Course<'_> {
                 }
                 match self.lap(&entrant.contestant) {
                     Ok(lap) => {
-                        eprintln!("  {name}: {} {:.2} s", entrant.contestant.name(), lap.seconds);
+                        eprintln!(
+                            "  {name}: {} {:.2} s, the server's processors {:.2} s",
+                            entrant.contestant.name(),
+                            lap.seconds,
+                            lap.processor
+                        );
                         entrant.laps.push(lap);
                     }
                     Err(error) => {

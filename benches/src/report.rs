@@ -106,7 +106,7 @@ fn goals(results: &Results) -> String {
 
 fn race(race: &Race) -> String {
     let mut text = format!(
-        "\n### {}\n\n{} staged rows on {}.\n\n| | seconds | each | rows/s | against the single statement | ledger: planning, applying, all |\n|---|---|---|---|---|---|\n",
+        "\n### {}\n\n{} staged rows on {}.\n\n| | seconds | each | server's processors, s | rows/s | against the single statement | ledger: planning, applying, all |\n|---|---|---|---|---|---|---|\n",
         race.name,
         thousands(race.size.staged),
         thousands(race.size.target)
@@ -116,10 +116,11 @@ fn race(race: &Race) -> String {
         let ratio = single.as_ref().and_then(|single| times_as_fast(&entrant.seconds(), single));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} |",
             entrant.contestant.name(),
             entrant.median().map_or("-".to_owned(), |seconds| format!("{seconds:.2}")),
             each(entrant),
+            entrant.processor().map_or("-".to_owned(), |seconds| format!("{seconds:.2}")),
             entrant.median().map_or("-".to_owned(), |seconds| thousands((race.size.staged as f64 / seconds) as u64)),
             ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x")),
             ledger(entrant),

@@ -129,11 +129,7 @@ impl Sandbox {
 
     /// Seconds of a processor that it used so far, to 0.01.
     pub(crate) fn processor_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // After the name, which may hold anything, in parentheses: user and system time are the 12th and 13th.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: f64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-        Ok(ticks / 100.0)
+        machine::processor_seconds(self.process.id())
     }
 }
 

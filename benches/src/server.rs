@@ -3,9 +3,13 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use scratch_postgres::{Builder, ScratchPostgres};
+
+use crate::machine;
 
 /// A crash may lose everything: what is compared are ways to apply rows, not disks. Autovacuum would strike one and not the other.
 const SETTINGS: [(&str, &str); 8] = [
@@ -99,6 +103,17 @@ impl Server {
     pub(crate) fn number(&self, database: &str, sql: &str) -> Result<f64> {
         let text = self.sql(database, sql)?;
         text.parse().with_context(|| format!("{sql} gave {text:?} instead of a number"))
+    }
+
+    /// Seconds of a processor that the server used so far for sessions of [`COPY`], which are waited for: they end a little after their clients.
+    pub(crate) fn processor_seconds(&self) -> Result<f64> {
+        let open = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{COPY}' AND backend_type = 'client backend'"
+        );
+        while self.number("postgres", &open)? > 0.0 {
+            thread::sleep(Duration::from_millis(20));
+        }
+        machine::processor_seconds(self.postgres.pid().context("the server has stopped")?)
     }
 
     /// Makes [`COPY`] anew from a template, with everything written out.

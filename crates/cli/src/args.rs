@@ -2,6 +2,9 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod control;
+mod examples;
+mod job;
 
 use std::path::PathBuf;
 
@@ -10,34 +13,16 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint, builder::NonEmptyStr
 use stagemill_engine::job::Parallelism;
 
 #[cfg(feature = "aws")]
-pub(crate) use aws::{MachineArgs, StartArgs, WatchArgs};
-
-use crate::command::{pause::Span, prune::Age};
-
-const AFTER_HELP: &str = "\
-Examples:
-  stagemill demo                            see it work on a throw-away server
-  export DATABASE_URL=postgres://etl@db.example.com/edw PGPASSWORD=...
-  stagemill init                            create the ledger, once a database
-  stagemill check jobs/sm_account.json      everything that is wrong with a job
-  stagemill plan jobs/sm_account.json       the chunks and the SQL, nothing written
-  stagemill run jobs/sm_account.json        apply it
-  stagemill status                          the log table
-  stagemill chunks 12 --open                what of run 12 was not applied, and why
-  stagemill resume 12                       apply that, and nothing twice
-  stagemill pause 12                        hold a run back that is under way
-  stagemill set-parallelism 12 8            or make it slower, or faster
-  stagemill rejects 12                      the rows that run 12 set aside
-  stagemill prune --older-than 90d          delete old runs from the log table
-
-Exit codes:
-  0 done, or complete but for rows that were set aside   1 run failed, or rows not applied
-  2 bad job or arguments   3 cannot connect   4 ledger missing or of another version
-  5 another run is open   70 defect   130 interrupted";
+pub(crate) use self::aws::{MachineArgs, StartArgs, WatchArgs};
+pub(crate) use self::{
+    control::{PauseArgs, SetParallelismArgs, StopArgs, UnpauseArgs},
+    job::JobCommand,
+};
+use crate::command::prune::Age;
 
 /// Applies a stage table to a target table on PostgreSQL, in parallel chunks, every staged row exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "stagemill", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "stagemill", version, after_help = examples::ALL, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
@@ -71,6 +56,7 @@ pub(crate) enum Command {
     /// Create the ledger (schema `stagemill`) in the database, or bring it up to date; or print the grants that it and jobs need
     Init(InitArgs),
     /// Check a job against the database: every finding at once, each with its remedy
+    #[command(after_help = examples::CHECK)]
     Check(JobArgs),
     /// Show what a run would do: the chunks and the SQL; nothing is written
     Plan(PlanArgs),
@@ -100,17 +86,22 @@ pub(crate) enum Command {
     /// Follow an execution on AWS to its end
     #[cfg(feature = "aws")]
     Watch(WatchArgs),
+    /// Write one HTML page about a run: chunks over time, rows/s, waits, failures, and what to try next
+    Report(ReportArgs),
     /// Delete old runs, with their chunks, from the ledger
     Prune(PruneArgs),
     /// The job table: jobs by name
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::JOB)]
     Job(JobCommand),
     /// Print the JSON Schema of a job file, for editors
+    #[command(after_help = examples::SCHEMA)]
     Schema,
     /// Show it all on a throw-away PostgreSQL server, compared with a single statement
     Demo(DemoArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }
 
 impl Command {
@@ -133,24 +124,23 @@ impl Command {
             Self::Start(args) => args.json,
             #[cfg(feature = "aws")]
             Self::Watch(args) => args.json,
+            Self::Report(args) => args.json,
             Self::Prune(args) => args.json,
             Self::Job(
                 JobCommand::List { json }
                 | JobCommand::Show { json, .. }
                 | JobCommand::Put { json, .. }
+                | JobCommand::Diff { json, .. }
                 | JobCommand::Rm { json, .. },
             ) => *json,
-            Self::Init(_) | Self::Schema | Self::Demo(_) | Self::Completions(_) => false,
+            Self::Init(args) => args.json,
+            Self::Schema | Self::Demo(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }
 
-const INIT_HELP: &str = r#"Examples:
-  stagemill init                                                          once a database
-  stagemill init --grants --role etl orders.json | psql "$DATABASE_URL"   as the owner of the tables"#;
-
 #[derive(Debug, ClapArgs)]
-#[command(after_help = INIT_HELP)]
+#[command(after_help = examples::INIT)]
 pub(crate) struct InitArgs {
     /// Create nothing: print the least privileges that a role needs to run jobs, as SQL for psql
     #[arg(long)]
@@ -164,6 +154,9 @@ pub(crate) struct InitArgs {
     /// Job files, or names of jobs in the job table: what each needs beside the ledger
     #[arg(value_name = "JOB_OR_FILE", value_hint = ValueHint::FilePath, requires = "grants")]
     pub(crate) jobs: Vec<String>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "grants")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -188,6 +181,7 @@ pub(crate) struct Changes {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = examples::PLAN)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) job: JobArgs,
@@ -195,17 +189,8 @@ pub(crate) struct PlanArgs {
     pub(crate) changes: Changes,
 }
 
-const RUN_HELP: &str = "\
-Examples:
-  stagemill run jobs/sm_account.json
-  stagemill run sm_account --parallelism 16          a job of the job table, with more sessions
-  stagemill run sm_account --quiet --json            for cron: JSON on stdout, errors on stderr
-
-Ctrl-C lets the chunks in flight finish and leaves a run that `stagemill resume` completes; a second
-Ctrl-C ends at once, and the server rolls back what was in flight. Neither loses or repeats a row.";
-
 #[derive(Debug, ClapArgs)]
-#[command(after_help = RUN_HELP)]
+#[command(after_help = examples::RUN)]
 pub(crate) struct RunArgs {
     /// A job file, or the name of a job in the job table
     #[arg(value_name = "JOB_OR_FILE", value_hint = ValueHint::FilePath)]
@@ -235,6 +220,7 @@ pub(crate) struct DriveArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = examples::STATUS)]
 pub(crate) struct StatusArgs {
     /// Show this run in detail
     pub(crate) run: Option<i64>,
@@ -250,6 +236,7 @@ pub(crate) struct StatusArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = examples::CHUNKS)]
 pub(crate) struct ChunksArgs {
     /// The run
     pub(crate) run: i64,
@@ -265,6 +252,7 @@ pub(crate) struct ChunksArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = examples::RESUME)]
 pub(crate) struct ResumeArgs {
     /// The run
     pub(crate) run: i64,
@@ -283,6 +271,7 @@ pub(crate) struct ResumeArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = examples::REJECTS)]
 pub(crate) struct RejectsArgs {
     /// The run
     pub(crate) run: i64,
@@ -299,16 +288,8 @@ pub(crate) struct RejectsArgs {
     pub(crate) drive: DriveArgs,
 }
 
-const SKIP_HELP: &str = "\
-Examples:
-  stagemill chunks 12 --open     what was not applied, and why
-  stagemill skip 12 5 7          chunks 5 and 7 of run 12 will not be applied, or were by hand
-  stagemill resume 12            applies the others, and completes the run
-
-It can't be taken back: a new run applies every staged row.";
-
 #[derive(Debug, ClapArgs)]
-#[command(after_help = SKIP_HELP)]
+#[command(after_help = examples::SKIP)]
 pub(crate) struct SkipArgs {
     /// The run
     pub(crate) run: i64,
@@ -320,83 +301,24 @@ pub(crate) struct SkipArgs {
     pub(crate) json: bool,
 }
 
-const PAUSE_HELP: &str = "\
-Examples:
-  stagemill pause 12                              until `stagemill unpause 12`
-  stagemill pause 12 --for 30m --reason payroll   goes on by itself after half an hour
-
-It works from anywhere with access to the ledger, on runs of a command line and of a state machine alike, within seconds.";
-
 #[derive(Debug, ClapArgs)]
-#[command(after_help = PAUSE_HELP)]
-pub(crate) struct PauseArgs {
+#[command(after_help = examples::REPORT)]
+pub(crate) struct ReportArgs {
     /// The run
     pub(crate) run: i64,
-    /// For how long: 90s, 30m, 2h; until somebody unpauses it when left out
-    #[arg(long = "for", value_name = "TIME")]
-    pub(crate) lasts: Option<Span>,
-    /// Why, for those who look at its status
-    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) reason: Option<String>,
-    /// Print JSON
+    /// The file, `-` for stdout; JOB_run_N.html here when left out
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "json")]
+    pub(crate) output: Option<PathBuf>,
+    /// Overwrite a file that is there
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) force: bool,
+    /// Print JSON: the run, its rounds, holds, paces and chunks on the time axis, and the advice
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct UnpauseArgs {
-    /// The run
-    pub(crate) run: i64,
-    /// Also what alarms and limits hold it back for; a limit that is still exceeded does so again
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const STOP_HELP: &str = "\
-Examples:
-  stagemill stop 12              waits until it is closed
-  stagemill stop 12 --no-wait    only asks for it
-
-What was applied stays, and `stagemill resume 12` goes on with the rest.";
-
-#[derive(Debug, ClapArgs)]
-#[command(after_help = STOP_HELP)]
-pub(crate) struct StopArgs {
-    /// The run
-    pub(crate) run: i64,
-    /// Do not wait until the run is closed
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct SetParallelismArgs {
-    /// The run
-    pub(crate) run: i64,
-    /// Chunks applied at a time
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) parallelism: u32,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-const PRUNE_HELP: &str = "\
-Examples:
-  stagemill prune --older-than 90d --dry-run         what would go
-  stagemill prune --older-than 4w --job sm_account   of one job
-
-A run goes with its rounds and chunks. What stays: open runs, the newest run of each job (it may be
-resumed), and the last one of each job that was complete.";
-
-#[derive(Debug, ClapArgs)]
-#[command(after_help = PRUNE_HELP)]
+#[command(after_help = examples::PRUNE)]
 pub(crate) struct PruneArgs {
     /// Runs that ended longer ago than this: 12h, 90d, 4w, "1 year"
     #[arg(long, value_name = "AGE")]
@@ -412,42 +334,8 @@ pub(crate) struct PruneArgs {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum JobCommand {
-    /// Store a job under its name, in the place of one that is there
-    Put {
-        /// The job file
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the jobs
-    List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print a job
-    Show {
-        /// Its name
-        name: String,
-        /// Print JSON (it always does)
-        #[arg(long, hide = true)]
-        json: bool,
-    },
-    /// Remove a job from the job table; its runs stay in the log table
-    Rm {
-        /// Its name
-        name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
 #[derive(Debug, ClapArgs)]
+#[command(after_help = examples::DEMO)]
 pub(crate) struct DemoArgs {
     /// Staged rows: nine in ten are of accounts that exist
     #[arg(long, default_value_t = 400_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=100_000_000))]
@@ -464,7 +352,38 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = examples::COMPLETIONS)]
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = examples::MAN)]
+pub(crate) struct ManArgs {
+    /// A folder: a page for each command is written there
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    fn each(command: &clap::Command, seen: &mut dyn FnMut(&clap::Command)) {
+        seen(command);
+        command.get_subcommands().for_each(|command| each(command, seen));
+    }
+
+    #[test]
+    fn the_help_of_every_command_teaches_by_examples() {
+        // Of a job's commands the examples stand together.
+        let of_jobs = ["put", "list", "show", "rm"];
+        each(&Args::command(), &mut |command| {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(of_jobs.contains(&command.get_name()) || after.contains("Example"), "{}", command.get_name());
+        });
+    }
 }

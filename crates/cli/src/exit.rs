@@ -15,7 +15,7 @@ use crate::{table, world::Stream};
 pub(crate) enum Exit {
     /// What was asked is done.
     Done = 0,
-    /// The run failed, or some staged rows were not applied.
+    /// The run failed, or some staged rows were not applied; of `job diff`, the two differ.
     NotApplied = 1,
     /// The job, or what was typed, is wrong; clap's own code.
     BadJob = 2,

@@ -9,6 +9,7 @@
 //! * [`log`], [`progress`], [`table`]: what people see
 //! * [`jobfile`], [`drive`]: what several commands do
 //! * `aws`: executions, with the feature of that name
+//! * [`report`]: a run as an HTML page
 //! * [`command`]: one file a command, all of one shape
 
 mod args;
@@ -21,6 +22,7 @@ mod jobfile;
 mod log;
 mod pgpass;
 mod progress;
+mod report;
 mod server;
 mod table;
 mod world;

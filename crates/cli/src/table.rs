@@ -10,7 +10,7 @@ use stagemill_engine::{
     outcome::Status,
 };
 
-use crate::world::{Stream, styled};
+use crate::world::{Stream, no_color, styled};
 
 /// Widest where there is no terminal to ask.
 const WIDTH: u16 = 160;
@@ -25,8 +25,11 @@ pub(crate) fn new<const N: usize>(header: [&str; N]) -> Table {
 fn bare() -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    if !std::io::stdout().is_terminal() {
-        table.set_width(WIDTH);
+    // A terminal that was opened by a program can have no columns.
+    let width = table.width().filter(|width| std::io::stdout().is_terminal() && *width > 0);
+    if width.is_none() || no_color() {
+        // It would end colours that nobody began.
+        table.force_no_tty().set_width(width.unwrap_or(WIDTH));
     }
     table
 }
@@ -179,7 +182,8 @@ fn deadline(summary: &Summary) -> Option<String> {
     Some(format!("{at}: {how}"))
 }
 
-fn with_code(summary: &Summary, error: &str) -> String {
+/// Why it is not complete, with the server's code.
+pub(crate) fn with_code(summary: &Summary, error: &str) -> String {
     // What to type stands below the table, where it can be copied.
     let error = error.split("; `stagemill").next().unwrap_or(error);
     let class = summary.error_class.as_deref().unwrap_or("error");
@@ -197,7 +201,7 @@ fn window(summary: &Summary) -> Option<String> {
 }
 
 /// Rows by what became of them; kinds that did not occur are left out.
-fn rows(summary: &Summary) -> String {
+pub(crate) fn rows(summary: &Summary) -> String {
     let counts = &summary.tally.counts;
     let kinds = [
         (counts.inserted, "inserted"),

@@ -155,14 +155,18 @@ pub(crate) enum Stream {
     Err,
 }
 
+/// Whether people asked for no colours (<https://no-color.org>).
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// A text in a colour, where there are colours.
 pub(crate) fn styled(stream: Stream, color: AnsiColor, text: &str) -> String {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let terminal = match stream {
         Stream::Out => io::stdout().is_terminal(),
         Stream::Err => io::stderr().is_terminal(),
     };
-    if plain || !terminal {
+    if no_color() || !terminal {
         return text.to_owned();
     }
     let style = Style::new().bold().fg_color(Some(color.into()));

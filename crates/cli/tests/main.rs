@@ -14,6 +14,7 @@ mod operations;
 mod output;
 mod prune;
 mod rejects;
+mod report;
 mod runs;
 mod skip;
 mod support;

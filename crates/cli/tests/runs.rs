@@ -43,6 +43,8 @@ fn a_run_applies_every_row_and_the_log_table_says_so() {
 #[test]
 fn programs_read_json() {
     let db = Db::with_rows(100);
+    let init = db.json(&["init", "--json"]);
+    assert!(init["version"].as_u64() > Some(0) && init["version"] == init["found_version"], "{init}");
     let summary = db.json(&["run", "job.json", "--quiet", "--json"]);
     assert_eq!((&summary["status"], &summary["counts"]["updated"]), (&"COMPLETE".into(), &100.into()));
     assert!(summary["log"].as_str().unwrap().starts_with("increment_"), "{summary}");

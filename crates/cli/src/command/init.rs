@@ -1,5 +1,6 @@
 //! `stagemill init`: the ledger's schema.
 
+use serde_json::json;
 use stagemill_engine::ledger::schema::{self, VERSION};
 
 use crate::{
@@ -8,10 +9,14 @@ use crate::{
     world::World,
 };
 
-pub(crate) async fn run(world: &World) -> Result<Exit, CliError> {
+pub(crate) async fn run(json: bool, world: &World) -> Result<Exit, CliError> {
     let server = server::server(&world.connect)?;
     let connection = server::connect(&server).await?;
     let found = schema::migrate(&connection).await.map_err(|failure| failure.while_doing(&server.to_string()))?;
+    if json {
+        world.print_json(&json!({ "found_version": found, "version": VERSION }))?;
+        return Ok(Exit::Done);
+    }
     let did = match found {
         0 => format!("was created, at version {VERSION}"),
         VERSION => format!("is there already, at version {VERSION}; nothing to do"),

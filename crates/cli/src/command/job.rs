@@ -1,5 +1,7 @@
 //! `stagemill job`: the job table.
 
+mod diff;
+
 use serde_json::json;
 use stagemill_engine::ledger;
 
@@ -44,6 +46,7 @@ pub(crate) async fn run(command: JobCommand, world: &World) -> Result<Exit, CliE
             let (_, connection) = server::connect_with_ledger(&world.connect).await?;
             world.print_json(&ledger::job::get(&connection, &name).await?)?;
         }
+        JobCommand::Diff { job, other, json } => return diff::run(&job, other.as_deref(), json, world).await,
         JobCommand::Rm { name, json } => {
             let (server, connection) = server::connect_with_ledger(&world.connect).await?;
             ledger::job::remove(&connection, &name).await?;

@@ -7,10 +7,12 @@ mod demo;
 mod grants;
 mod init;
 mod job;
+mod man;
 pub(crate) mod pause;
 mod plan;
 pub(crate) mod prune;
 mod rejects;
+mod report;
 mod resume;
 mod run;
 mod schema;
@@ -37,7 +39,7 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
     log::start(world)?;
     match command {
         Command::Init(args) if args.grants => grants::run(args, world).await,
-        Command::Init(_) => init::run(world).await,
+        Command::Init(args) => init::run(args.json, world).await,
         Command::Check(args) => check::run(args, world).await,
         Command::Plan(args) => plan::run(args, world).await,
         Command::Run(args) => run::run(args, world).await,
@@ -54,10 +56,12 @@ pub(crate) async fn run(command: Command, world: &World) -> Result<Exit, CliErro
         Command::Start(args) => Box::pin(start::run(args, world)).await,
         #[cfg(feature = "aws")]
         Command::Watch(args) => Box::pin(watch::run(args, world)).await,
+        Command::Report(args) => report::run(args, world).await,
         Command::Prune(args) => prune::run(args, world).await,
         Command::Job(args) => job::run(args, world).await,
         Command::Schema => schema::run(world),
         Command::Demo(args) => Box::pin(demo::run(args, world)).await,
         Command::Completions(args) => completions::run(args, world),
+        Command::Man(args) => man::run(args, world),
     }
 }

@@ -12,6 +12,7 @@ pub mod reject;
 pub mod run;
 pub mod schema;
 pub mod summary;
+pub mod timeline;
 
 /// The advisory lock of a run: work transactions hold it shared, whoever closes or takes over the run takes it alone, so that what is in
 /// flight drains and nothing starts. The upper half tells stagemill's locks from others.
