@@ -33,6 +33,10 @@ fn program() -> &'static Path {
 
 /// Calls the program where the cloud and the database are.
 async fn stagemill(database: &Database, cloud: &Cloud, args: &[&str]) -> Output {
+    command(database, cloud, args).await.output().await.unwrap()
+}
+
+async fn command(database: &Database, cloud: &Cloud, args: &[&str]) -> Command {
     let program = tokio::task::spawn_blocking(program).await.unwrap();
     let mut command = Command::new(program);
     command.args(args).env_clear().env("DATABASE_URL", database.url());
@@ -42,7 +46,8 @@ async fn stagemill(database: &Database, cloud: &Cloud, args: &[&str]) -> Output 
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ]);
-    command.kill_on_drop(true).output().await.unwrap()
+    command.env("AWS_EC2_METADATA_DISABLED", "true").kill_on_drop(true);
+    command
 }
 
 fn said(output: &Output) -> String {
@@ -114,4 +119,19 @@ async fn what_is_wrong_on_the_way_to_aws_is_said_in_words() {
             assert!(said(&refused).contains(fragment), "{args:?}: {}", said(&refused));
         }
     }
+    let mut nobody = command(&database, &cloud, &["start", "increments"]).await;
+    let refused = nobody.env_remove("AWS_ACCESS_KEY_ID").output().await.unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    assert!(said(&refused).contains("no AWS credentials here: set AWS_PROFILE"), "{}", said(&refused));
+
+    // The execution's state alone, where the ledger can't be reached.
+    let execution = cloud.start_execution(&json!({"job": "nowhere"})).await;
+    let mut far = command(&database, &cloud, &["watch", &execution]).await;
+    let watched = far.env("DATABASE_URL", "postgres://u@127.0.0.1:1/d?connect_timeout=1").output().await.unwrap();
+    assert_eq!(watched.status.code(), Some(1), "{}", said(&watched));
+    assert!(
+        said(&watched).contains("only the execution's state") && said(&watched).contains("Stagemill.BadJob"),
+        "{}",
+        said(&watched)
+    );
 }

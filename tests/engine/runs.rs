@@ -3,7 +3,10 @@
 use stagemill_engine::{
     answer::Step,
     failure::Class,
-    ledger,
+    ledger::{
+        self,
+        run::rerun::{self, Request as Asked},
+    },
     outcome::Status,
     plan::{self, DeadRun, Start, Started},
     record, resume,
@@ -315,4 +318,35 @@ async fn migrations_by_two_at_once_make_one_ledger_and_a_newer_one_is_refused() 
     database.execute("INSERT INTO stagemill.migration (version) VALUES (999)").await;
     let newer = ledger::schema::require(&database.connection).await.unwrap_err();
     assert_eq!((newer.class, newer.message().contains("999")), (Class::Ledger, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_more_run_is_asked_of_an_execution_that_will_do_the_same_and_of_nobody_else() {
+    const EXECUTION: &str = "arn:aws:states:eu-central-1:123456789012:execution:apply:one";
+    let database = Database::with(TABLES).await;
+    let connection = &database.connection;
+    let asked = async |owner: &str, followed_by: &[&str]| {
+        let mut open = ledger::run::open_run(connection, 1).await.unwrap();
+        owner.clone_into(&mut open.owner);
+        let followed_by: Vec<String> = followed_by.iter().map(|&job| job.to_owned()).collect();
+        rerun::request(connection, &open, Some("event"), &followed_by).await.unwrap()
+    };
+    let planned = database.planned(&upsert(""), EXECUTION).await;
+    assert_eq!(asked("host:1:2", &[]).await, Asked::Refused, "a command line makes no other");
+    assert_eq!(asked(EXECUTION, &["other"]).await, Asked::Refused, "no other job follows");
+    database.execute("UPDATE stagemill.run SET followed_by = '{other,third}'").await;
+    assert_eq!(asked(EXECUTION, &["third"]).await, Asked::Refused, "others follow in between");
+
+    let closing = database.another_connection().await;
+    closing.batch("BEGIN; SELECT FROM stagemill.run FOR UPDATE").await.unwrap();
+    assert_eq!(asked(EXECUTION, &[]).await, Asked::Refused, "nobody knows how it will end");
+    closing.batch("ROLLBACK").await.unwrap();
+
+    assert_eq!(asked(EXECUTION, &["other"]).await, Asked::Taken);
+    database.execute(&format!("UPDATE stagemill.run SET owner = '{EXECUTION}#5'")).await;
+    assert_eq!(asked(&format!("{EXECUTION}#5"), &[]).await, Asked::Refused, "it has made enough");
+    database.execute(&format!("UPDATE stagemill.run SET owner = '{EXECUTION}'")).await;
+    database.drive(planned).await;
+    assert_eq!(asked(EXECUTION, &[]).await, Asked::Ended);
+    assert!(ledger::run::load(connection, 1).await.unwrap().has_rerun());
 }

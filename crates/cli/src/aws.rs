@@ -94,9 +94,10 @@ impl States {
 }
 
 /// An error of AWS, with what is missing.
-fn in_words<E>(error: &SdkError<E>, permission: &str, arn: &str) -> CliError
+fn in_words<E, R>(error: &SdkError<E, R>, permission: &str, arn: &str) -> CliError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
 {
     let said = error.message().unwrap_or_default();
     match error.code() {
@@ -118,6 +119,30 @@ where
         Some(code) => CliError::Connect(format!("{permission} on {arn} failed: {code}: {said}")),
         None => {
             CliError::Connect(format!("AWS can't be reached for {permission} on {arn}: {}", DisplayErrorContext(error)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sfn::{error::ErrorMetadata, operation::start_execution::StartExecutionError};
+
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn what_aws_refuses_is_said_with_the_permission_that_is_missing() {
+        for (code, exit, fragment) in [
+            ("AccessDeniedException", Exit::CannotConnect, "need the permission states:StartExecution on arn:one"),
+            ("ExpiredTokenException", Exit::CannotConnect, "have they expired"),
+            ("StateMachineDoesNotExist", Exit::BadJob, "no state machine arn:one"),
+            ("ThrottlingException", Exit::CannotConnect, "ThrottlingException: its own words"),
+        ] {
+            let said = ErrorMetadata::builder().code(code).message("its own words").build();
+            let error = SdkError::service_error(StartExecutionError::generic(said), ());
+            let error = in_words(&error, "states:StartExecution", "arn:one");
+            assert_eq!(error.exit(), exit, "{error}");
+            assert!(error.to_string().contains(fragment), "{error}");
         }
     }
 }
