@@ -57,8 +57,8 @@ pub(crate) fn run(effort: Effort, races: &mut Vec<Race>) -> Result<()> {
             Contestant::Threads { threads: 20, rows: 50_000 },
         ])
         .collect();
-    // They take minutes.
-    let once: Vec<_> = [Contestant::Single, Contestant::Sorted, Contestant::Procedure]
+    // They take minutes: one lap. The sorted statement, which reads along the index, takes twice as long again as the plain one, and is left out.
+    let once: Vec<_> = [Contestant::Single, Contestant::Procedure]
         .into_iter()
         .chain([1, 2, 4].map(|n| Contestant::Stagemill { parallelism: Some(n) }))
         .collect();
