@@ -49,7 +49,7 @@ test-versions: pgbouncer ## Runs the engine's tests on PostgreSQL 14, 16, 17 and
 	    SCRATCH_POSTGRES_BIN=$$(scripts/install-postgres-version $$version) cargo test --quiet --locked -p stagemill-tests engine:: || exit 1; \
 	done
 
-# The parts to measure: write read-bound planning coordination lambda; all of them when empty. BENCH_ARGS="--quick" tries out the harness.
+# The parts to measure: write read-bound planning coordination lambda; all of them when empty. BENCH_ARGS=--quick tries out the harness, --repetitions=2 is quicker.
 BENCH ?=
 BENCH_ARGS ?=
 

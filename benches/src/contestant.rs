@@ -94,8 +94,8 @@ impl Contestant {
             Self::Sorted => "single statement, sorted by key".to_owned(),
             Self::Procedure => "procedure".to_owned(),
             Self::Threads { threads, rows } => format!("Python, {threads} threads, {rows} rows"),
-            Self::Limit { sessions } => format!("limit: psql, {sessions} sessions"),
-            Self::Stagemill { parallelism: Some(sessions) } => format!("stagemill, {sessions} sessions"),
+            Self::Limit { sessions } => format!("limit: psql, {}", plural(*sessions)),
+            Self::Stagemill { parallelism: Some(sessions) } => format!("stagemill, {}", plural(*sessions)),
             Self::Stagemill { parallelism: None } => "stagemill, auto".to_owned(),
         }
     }
@@ -161,6 +161,10 @@ impl Contestant {
             }
         })
     }
+}
+
+fn plural(sessions: u32) -> String {
+    if sessions == 1 { "1 session".to_owned() } else { format!("{sessions} sessions") }
 }
 
 /// A folder with one file of statements for each session: chunks as stagemill would cut them, dealt out in turn.

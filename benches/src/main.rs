@@ -17,7 +17,7 @@ mod statistic;
 mod workload;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -42,14 +42,18 @@ struct Args {
     /// How often each contestant runs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
-    /// The folder of results.json, RESULTS.md and the plot
-    #[arg(long, default_value_os_t = program::benches())]
-    into: PathBuf,
+    /// The folder of results.json, RESULTS.md and the plot [default: benches, with --quick target/bench-quick]
+    #[arg(long)]
+    into: Option<PathBuf>,
 }
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let path = args.into.join("results.json");
+    // A try must not take the place of what was measured.
+    let quick = || program::repository().join("target/bench-quick");
+    let into = args.into.unwrap_or_else(|| if args.quick { quick() } else { program::benches() });
+    fs::create_dir_all(&into)?;
+    let path = into.join("results.json");
     let mut results = Results::load(&path)?;
     let parts = match (args.report, args.parts.is_empty()) {
         (true, _) => &[],
@@ -68,14 +72,17 @@ fn main() -> Result<ExitCode> {
         };
         // After each part: what was measured is kept whatever becomes of the next one.
         results.save(&path)?;
-        fs::write(args.into.join("plot.svg"), plot::draw(&results)?)?;
-        fs::write(args.into.join("RESULTS.md"), report::write(&results))?;
+        document(&results, &into)?;
     }
-    if args.report {
-        fs::write(args.into.join("plot.svg"), plot::draw(&results)?)?;
-        fs::write(args.into.join("RESULTS.md"), report::write(&results))?;
-    }
+    document(&results, &into)?;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes RESULTS.md and the plot.
+fn document(results: &Results, into: &Path) -> Result<()> {
+    fs::write(into.join("plot.svg"), plot::draw(results)?)?;
+    fs::write(into.join("RESULTS.md"), report::write(results))?;
+    Ok(())
 }
 
 /// Measures a part in the place of what was measured before. Returns whether it is whole.

@@ -64,6 +64,10 @@ fn bars<'a>(
     let text = (FONT, 15).into_font().color(&BLACK);
     let name_style = text.clone().pos(Pos::new(HPos::Right, VPos::Center));
     let ratio_style = text.pos(Pos::new(HPos::Left, VPos::Center));
+    // Where the single statement stands, below the bars.
+    let one = LEFT + (room / most) as i32;
+    let bottom = TOP + step * i32::try_from(ratios.len()).unwrap_or(0);
+    area.draw(&PathElement::new(vec![(one, TOP - 4), (one, bottom + 4)], BLACK.mix(0.4)))?;
     for (row, (contestant, ratio)) in (0..).zip(&ratios) {
         let top = TOP + row * step;
         let (middle, right) = (top + step / 2, LEFT + (ratio / most * room) as i32);
@@ -71,12 +75,7 @@ fn bars<'a>(
         area.draw(&Text::new(contestant.name(), (LEFT - 8, middle), name_style.clone()))?;
         area.draw(&Text::new(format!("{ratio:.2}"), (right + 6, middle), ratio_style.clone()))?;
     }
-    // Where the single statement stands.
-    let one = LEFT + (room / most) as i32;
-    area.draw(&PathElement::new(
-        vec![(one, TOP), (one, TOP + step * i32::try_from(ratios.len()).unwrap_or(0))],
-        BLACK.mix(0.4),
-    ))
+    Ok(())
 }
 
 /// Everybody's ratio to the single statement, the slowest first.

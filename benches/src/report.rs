@@ -17,7 +17,8 @@ const INTRODUCTION: &str = "# Results
 Written by `make bench` from `results.json`; what a person has to say of it is in NOTES.md and stands at the end. Times are wall time of whole
 programs, from their start to their end, stagemill's own start included. Contestants are interleaved: in each repetition everybody runs once, on a
 fresh copy of the tables, after a checkpoint. Figures are medians. After the first repetition checksums over all of the target showed that everybody had
-done the same work. The server does not wait for disks (`fsync = off`), and autovacuum is off.
+done the same work. The target has a primary key and a secondary index, on a column that grows with the key where nothing else is said; its pages are full, so
+that an update makes new entries in both. Staged rows lie in random order. The server does not wait for disks (`fsync = off`), and autovacuum is off.
 
 ![times as fast as the single statement](plot.svg)
 ";

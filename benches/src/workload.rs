@@ -80,13 +80,32 @@ impl Operation {
     }
 }
 
+/// How the target's secondary index lies to its key. No update changes its column; but pages are full, so each new version of a row gets an entry of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secondary {
+    /// Neighbours by key are neighbours here too, as with customers who open their accounts one after the other.
+    Near,
+    /// In no order: each new version dirties a page somewhere else.
+    Far,
+}
+
+impl Secondary {
+    /// A customer's number, from a row's.
+    const fn customer(self) -> &'static str {
+        match self {
+            Self::Near => "g / 4",
+            Self::Far => "g * 7919 % 1000003",
+        }
+    }
+}
+
 /// Target rows have even ids, so that new ones lie between them. About 170 bytes a row.
 const TARGET: &str = "
 BEGIN;
 CREATE TABLE target (id bigint NOT NULL, customer_id bigint NOT NULL, status text NOT NULL, amount numeric(12, 2) NOT NULL, note text NOT NULL,
                      changed_at timestamptz NOT NULL);
 INSERT INTO target
-SELECT 2 * g, g * 7919 % 1000003, 'OPEN', g % 100000 / 100.0, repeat(md5(g::text), 3), timestamptz '2026-01-01' + g * interval '1 second'
+SELECT 2 * g, {customer}, 'OPEN', g % 100000 / 100.0, repeat(md5(g::text), 3), timestamptz '2026-01-01' + g * interval '1 second'
 FROM generate_series(1::bigint, {target}) g;
 ALTER TABLE target ADD PRIMARY KEY (id);
 CREATE INDEX ON target (customer_id);
@@ -100,7 +119,7 @@ CREATE TABLE stage AS
 SELECT row_number() OVER () AS seq_row_id, s.*
 FROM (SELECT CASE WHEN g % 10 = 0 THEN 'D' WHEN g % 2 = 0 THEN 'U' ELSE 'I' END AS op, g::numeric(35) AS seq,
              2 * ((key - 1) * {step} + 1 + key * 7919 % {step}) + {parity} AS id,
-             g * 7919 % 1000003 AS customer_id, 'DONE'::text AS status, (g % 100000 / 50.0)::numeric(12, 2) AS amount,
+             ((key - 1) * {step} + 1) / 4 AS customer_id, 'DONE'::text AS status, (g % 100000 / 50.0)::numeric(12, 2) AS amount,
              repeat(md5((-g)::text), 3) AS note, timestamptz '2026-06-01' + g * interval '1 second' AS changed_at
       FROM (SELECT g, (g - 1) % {keys} + 1 AS key FROM generate_series(1::bigint, {staged}) g) g
       ORDER BY md5(g::text)) s;
@@ -110,10 +129,11 @@ COMMIT;
 VACUUM (FREEZE, ANALYZE) stage;";
 
 /// Fills a database with a target.
-pub(crate) fn make_target(server: &Server, database: &str, size: Size) -> Result<()> {
+pub(crate) fn make_target(server: &Server, database: &str, size: Size, secondary: Secondary) -> Result<()> {
     server.sql("postgres", &format!("CREATE DATABASE {database}"))?;
     server.sql(database, "CREATE EXTENSION IF NOT EXISTS pg_prewarm")?;
-    server.sql(database, &TARGET.replace("{target}", &size.target.to_string()))?;
+    let sql = TARGET.replace("{target}", &size.target.to_string()).replace("{customer}", secondary.customer());
+    server.sql(database, &sql)?;
     Ok(())
 }
 

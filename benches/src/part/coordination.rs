@@ -13,7 +13,7 @@ use crate::{
     server::{COPY, Server},
     state_machine::StateMachine,
     statistic,
-    workload::{Operation, PREWARM, Size, make_target, make_template},
+    workload::{Operation, PREWARM, Secondary, Size, make_target, make_template},
 };
 
 /// What was measured.
@@ -161,7 +161,7 @@ fn growth(server: &Server, effort: Effort, found: &mut Coordination) -> Result<(
         Size { staged: 400_000, target: 4_000_000 }
     };
     eprintln!("coordination: filling {} target rows", size.target);
-    make_target(server, "base", size)?;
+    make_target(server, "base", size, Secondary::Near)?;
     let template = make_template(server, "base", Operation::Update, size)?;
     for rows in GROWTH {
         let mut job = Operation::Update.job();

@@ -12,7 +12,7 @@ use crate::{
     program::{Program, timed},
     sandbox::{Database, Sandbox, init_ms},
     server::{COPY, Server},
-    workload::{Operation, PREWARM, Size, make_target, make_template},
+    workload::{Operation, PREWARM, Secondary, Size, make_target, make_template},
 };
 
 /// What was measured.
@@ -70,7 +70,7 @@ pub(crate) fn run(effort: Effort, found: &mut Lambda) -> Result<()> {
         Size { staged: 400_000, target: 4_000_000 }
     };
     eprintln!("lambda: filling {} target rows", size.target);
-    make_target(&server, "base", size)?;
+    make_target(&server, "base", size, Secondary::Near)?;
     let template = make_template(&server, "base", Operation::Update, size)?;
     let secret = json!({ "username": server.user(), "password": "none", "host": "127.0.0.1", "port": server.port(), "dbname": COPY });
     let (plain, batch) = peaks(&server, &template, size, &Database::Secret(&secret))?;
