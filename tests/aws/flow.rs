@@ -18,15 +18,15 @@ async fn all_goes_well_and_the_target_equals_the_single_statements() {
     assert_eq!(database.value(run).await, "COMPLETE 20 400 200 200");
 
     let metrics = metrics(&cloud.logs(FunctionName::Recorder));
-    assert_eq!(metrics.len(), 1, "{metrics:?}");
-    let metrics = &metrics[0];
-    assert_eq!((&metrics["job"], &metrics["level"]), (&json!("increments"), &json!("INFO")));
+    assert_eq!(metrics.len(), 2, "one for the stack and one for its job: {metrics:?}");
+    let metrics = metrics.iter().find(|line| line["job"] == "increments").unwrap();
+    assert_eq!((&metrics["stack"], &metrics["level"]), (&json!("stagemill"), &json!("INFO")));
     assert_eq!(
         (&metrics["RowsInserted"], &metrics["RowsUpdated"], &metrics["ChunksProcessed"]),
         (&json!(200), &json!(200), &json!(20))
     );
     assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Namespace"], "stagemill");
-    assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["job"]]));
+    assert_eq!(metrics["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["stack", "job"]]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,7 +55,7 @@ async fn a_run_whose_chunk_failed_is_completed_by_a_second_execution_once_mended
     assert_eq!(database.value("SELECT owner FROM stagemill.run").await, execution);
     refused(&cloud.run(&json!({"resume": 1})).await, "Stagemill.BadJob", "run 1 is complete");
     refused(&cloud.run(&json!({"resume": 9})).await, "Stagemill.BadJob", "there is no run 9");
-    refused(&cloud.run(&json!({})).await, "Stagemill.BadJob", "neither `job` nor `resume`");
+    refused(&cloud.run(&json!({})).await, "Stagemill.BadJob", "neither `job`, `jobs` nor `resume`");
 }
 
 #[tokio::test(flavor = "multi_thread")]
