@@ -25,7 +25,7 @@ that an update makes new entries in both. Staged rows lie in random order. The s
 ";
 
 const SHIM: &str = "
-A library preloaded into the server delays each read of a page of a relation by 0.5 ms, and the server's cache (128 MB) is much smaller than the tables.
+A library preloaded into the server delays each read of a page of a relation by 0.5 ms, and the server's cache (256 MB) is much smaller than the target.
 What this does not show: storage that slows down when many ask at once, or has a limit on operations a second; reads of several pages at a time and
 read-ahead, as real storage has them; slow writes, and slow commits; a network between client and server. Sessions wait here without costing anything.
 ";
