@@ -1,14 +1,20 @@
 /* Preloaded into a PostgreSQL server: each read of a page of a relation waits as it would on remote storage.
  *
  * Reads of files under base/ wait SLOW_READS_US microseconds, in processes that made their first such read while the file
- * SLOW_READS_WHILE was there; so tables can be filled and compared at full speed. Temporary files and WAL are left alone. */
+ * SLOW_READS_WHILE was there; so tables can be filled and compared at full speed. Temporary files and WAL are left alone.
+ * Files are told apart when they are opened: a look at each read would cost processors more than the read. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <stdio.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#define FILES 65536
+
+static unsigned char is_relation[FILES];
 
 static useconds_t wait_us(void) {
     static int known = 0;
@@ -21,31 +27,46 @@ static useconds_t wait_us(void) {
     return wait;
 }
 
-static int is_relation(int fd) {
-    char link[32], path[1024];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length <= 0)
-        return 0;
-    path[length] = 0;
-    return strstr(path, "/base/") != NULL && strstr(path, "pgsql_tmp") == NULL;
+static int opened(int fd, const char *path) {
+    if (fd >= 0 && fd < FILES)
+        is_relation[fd] = strncmp(path, "base/", 5) == 0 && strstr(path, "pgsql_tmp") == NULL;
+    return fd;
 }
 
 static void wait_for_storage(int fd) {
-    if (is_relation(fd) && wait_us() > 0)
+    if (fd >= 0 && fd < FILES && is_relation[fd] && wait_us() > 0)
         usleep(wait_us());
 }
 
-#define SLOW(name, type, argument)                                                                  \
-    ssize_t name(int fd, type buffer, argument size, off_t offset) {                                \
-        static ssize_t (*next)(int, type, argument, off_t);                                         \
-        if (next == NULL)                                                                           \
-            *(void **)&next = dlsym(RTLD_NEXT, #name);                                              \
-        wait_for_storage(fd);                                                                       \
-        return next(fd, buffer, size, offset);                                                      \
+#define NEXT(name)                                      \
+    if (next == NULL)                                   \
+        *(void **)&next = dlsym(RTLD_NEXT, #name);
+
+#define OPEN(name)                                      \
+    int name(const char *path, int flags, ...) {        \
+        static int (*next)(const char *, int, ...);     \
+        mode_t mode = 0;                                \
+        if (flags & (O_CREAT | O_TMPFILE)) {            \
+            va_list arguments;                          \
+            va_start(arguments, flags);                 \
+            mode = va_arg(arguments, mode_t);           \
+            va_end(arguments);                          \
+        }                                               \
+        NEXT(name)                                      \
+        return opened(next(path, flags, mode), path);   \
     }
 
-SLOW(pread, void *, size_t)
-SLOW(pread64, void *, size_t)
-SLOW(preadv, const struct iovec *, int)
-SLOW(preadv64, const struct iovec *, int)
+#define READ(name, type, argument)                                  \
+    ssize_t name(int fd, type buffer, argument size, off_t offset) { \
+        static ssize_t (*next)(int, type, argument, off_t);         \
+        NEXT(name)                                                  \
+        wait_for_storage(fd);                                       \
+        return next(fd, buffer, size, offset);                      \
+    }
+
+OPEN(open)
+OPEN(open64)
+READ(pread, void *, size_t)
+READ(pread64, void *, size_t)
+READ(preadv, const struct iovec *, int)
+READ(preadv64, const struct iovec *, int)

@@ -1,11 +1,12 @@
 //! RESULTS.md, made of what was measured and of nothing else but NOTES.md, which a person writes.
 
+mod paper;
+
 use std::fmt::Write as _;
 
 use crate::{
     goal,
     part::{lambda::Lambda, planning::Cut},
-    price::{self, Batch},
     program::benches,
     race::{Entrant, Race},
     results::{Measured, Results},
@@ -24,7 +25,7 @@ that an update makes new entries in both. Staged rows lie in random order. The s
 ";
 
 const SHIM: &str = "
-A library preloaded into the server delays each read of a page of a relation by 0.5 ms, and the server's cache (128 MB) is much smaller than the tables.
+A library preloaded into the server delays each read of a page of a relation by 0.5 ms, and the server's cache (256 MB) is much smaller than the target.
 What this does not show: storage that slows down when many ask at once, or has a limit on operations a second; reads of several pages at a time and
 read-ahead, as real storage has them; slow writes, and slow commits; a network between client and server. Sessions wait here without costing anything.
 ";
@@ -243,40 +244,7 @@ fn lambda(found: &Lambda) -> String {
             batch.executor_processor_seconds
         );
     }
-    text.push_str(&cost());
-    text
-}
-
-fn cost() -> String {
-    let mut text = format!(
-        "
-### On paper: 40 million staged rows onto 1.2 billion, in 30 minutes
-
-With on-demand prices of us-east-1 from general knowledge of 2025, to be checked: ${} a GB-second, ${} a million calls, ${} a thousand state transitions;
-against one machine that is always on and runs the Python program (m6i.large, ${} an hour, ${:.0} a month). The database, its storage, NAT and endpoints are not part of it.
-
-| executors | GB-seconds | state transitions | a batch | a month, one a day | a month, one each half hour |
-|---|---|---|---|---|---|
-",
-        price::GB_SECOND,
-        price::MILLION_CALLS,
-        price::THOUSAND_TRANSITIONS,
-        price::MACHINE_HOUR,
-        price::MACHINE_HOUR * price::MONTH_HOURS
-    );
-    for executors in [16, 64] {
-        let cost = Batch { executors, seconds: 1_800.0, memory_mb: 128.0 }.cost();
-        let _ = writeln!(
-            text,
-            "| {executors} | {:.0} | {:.0} | ${:.3} | ${:.2} | ${:.0} |",
-            cost.gb_seconds,
-            cost.transitions,
-            cost.dollars,
-            cost.dollars * 30.0,
-            cost.dollars * 30.0 * 48.0
-        );
-    }
-    text.push_str("\nSo functions are cheaper for batches that come some times a day, and dearer where every half hour is used up whole.\n");
+    text.push_str(&paper::cost());
     text
 }
 
