@@ -53,8 +53,9 @@ async fn start(connection: &Connection, request: &Request, input: &Input) -> Res
     let job = jobs.at(turn.position, connection).await.map_err(placed)?;
     let start = Start {
         owner: &turn.owner(&request.start),
-        // One more run is nobody's event: those who asked for it are known by the run that they met.
-        trigger_id: input.trigger().filter(|_| !turn.rerun),
+        // The event is known by the first job's run: were a later one taken for a duplicate, those after it would not be started. One more run is
+        // nobody's event: those who asked for it are known by the run that they met.
+        trigger_id: input.trigger().filter(|_| turn.position == 0 && !turn.rerun),
         followed_by,
         job: &job,
         // Nobody is there to ask: a run whose owner died must not keep every later batch out.
