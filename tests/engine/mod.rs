@@ -4,6 +4,7 @@ mod changes;
 mod control;
 mod dba;
 mod emptied;
+mod even;
 mod fence;
 mod findings;
 mod injection;
