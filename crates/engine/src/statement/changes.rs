@@ -1,6 +1,6 @@
 //! `changes`: which of a key's staged rows is the newest, and what the guard says of it.
 
-use super::{Found, R, S, W, column_alias, key_aliases, same_key};
+use super::{Found, NTH, R, S, W, column_alias, key_aliases, same_key, used};
 use crate::{
     ident,
     mapping::{ChangeRules, Mapping, Ordered},
@@ -68,19 +68,26 @@ pub(super) fn number(mapping: &Mapping, rules: &ChangeRules) -> String {
     )
 }
 
-/// The newest change of each key, as WITH queries, and the keys for which there is no telling.
+/// The newest change of each key in the order of the key, as WITH queries, and the keys for which there is no telling.
 pub(super) fn newest(mapping: &Mapping) -> Vec<String> {
     let keys = key_aliases(mapping).join(", ");
     let window = format!("(PARTITION BY {keys} ORDER BY {ORDER} DESC NULLS LAST)");
-    let row = (0..mapping.stage_columns.len()).map(column_alias).collect::<Vec<_>>().join(", ");
+    let columns = used::columns(mapping).into_iter().map(|(n, _)| column_alias(n));
+    let row = columns.collect::<Vec<_>>().join(", ");
+    let number = if mapping.inserts_what_was_not_updated() {
+        format!(", pg_catalog.row_number() OVER () AS {NTH}")
+    } else {
+        String::new()
+    };
     let mut with = vec![
         format!(
             "{R} AS MATERIALIZED (\nSELECT *, pg_catalog.row_number() OVER {window} AS {PLACE}, pg_catalog.rank() OVER {window} AS {RANK}\nFROM {S} WHERE NOT {UNUSABLE}\n)"
         ),
-        format!("{W} AS MATERIALIZED (\nSELECT * FROM {R} WHERE {PLACE} = 1\n)"),
-        // Two changes of one order are no matter when they say the same.
+        format!("{W} AS MATERIALIZED (\nSELECT *{number} FROM {R} WHERE {PLACE} = 1\n)"),
+        // Two changes of one order are no matter when they would do the same. Mostly there are none, and no row is made a text. No join of the
+        // planner's: the run may have its hash joins turned off.
         format!(
-            "{TIES} AS (\nSELECT 1 FROM {R} WHERE {RANK} = 1 AND ({keys}) IN (SELECT {keys} FROM {R} WHERE {RANK} = 1 AND {PLACE} > 1)\nGROUP BY {keys} HAVING pg_catalog.count(DISTINCT ROW({row})::pg_catalog.text) > 1\n)"
+            "{TIES} AS (\nSELECT 1 FROM {R} WHERE {RANK} = 1 AND EXISTS (SELECT 1 FROM {R} WHERE {RANK} = 1 AND {PLACE} > 1)\nGROUP BY {keys} HAVING pg_catalog.count(DISTINCT CASE WHEN {IS_DELETE} THEN '' ELSE ROW({row})::pg_catalog.text END) > 1\n)"
         ),
     ];
     if let Some(guard) = mapping.guard() {

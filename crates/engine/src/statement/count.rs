@@ -36,7 +36,7 @@ pub fn count_duplicates(mapping: &Mapping) -> String {
 /// In a chunk's frozen list: keys that are staged more than once, and keys whose newest change can't be told; `None` where neither can be.
 pub fn contradictions(mapping: &Mapping) -> Option<String> {
     if mapping.changes.is_some() {
-        let mut with = vec![staged::rows(mapping, Source::AllFrozen)];
+        let mut with = staged::rows(mapping, Source::AllFrozen);
         with.extend(changes::newest(mapping));
         return Some(format!(
             "WITH {}\nSELECT 0::bigint AS duplicates, {} AS ties",
@@ -70,7 +70,7 @@ pub fn count_deletes<'a>(mapping: &Mapping, chunks: impl IntoIterator<Item = (i3
     let keep = Mapping { stage_rows: StageRows::Keep, ..mapping.clone() };
     let chunks = chunks.into_iter().map(|(id, range)| {
         let deletes = if mapping.changes.is_some() {
-            let mut with = vec![staged::rows(&keep, Source::Chunk(range))];
+            let mut with = staged::rows(&keep, Source::Chunk(range));
             with.extend(changes::newest(&keep));
             format!("WITH {} SELECT pg_catalog.count(*) FROM {W} WHERE {}", with.join(",\n"), changes::IS_DELETE)
         } else {

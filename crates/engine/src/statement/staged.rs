@@ -1,6 +1,6 @@
 //! The staged rows of a chunk: the list that the rest of the statement works on.
 
-use super::{S, Source, changes, column_alias, key_alias};
+use super::{NTH, S, Source, T, changes, column_alias, key_alias, key_aliases, used};
 use crate::{
     chunk::Range,
     ident::{self, Ident},
@@ -78,20 +78,38 @@ pub fn key_texts(mapping: &Mapping) -> Vec<String> {
     mapping.key.iter().map(|key| format!("(\n{}\n)::pg_catalog.text", key.expression)).collect()
 }
 
-/// The list of a chunk's rows, as a WITH query.
-pub(super) fn rows(mapping: &Mapping, source: Source<'_>) -> String {
-    let columns = mapping.stage_columns.iter().enumerate();
+/// The list of a chunk's rows, as WITH queries: the rows, and the same in the order of the key, so that chunks lock target rows in one order and touch
+/// neighbouring pages together. Changes get that order when they are ranked.
+pub(super) fn rows(mapping: &Mapping, source: Source<'_>) -> Vec<String> {
+    let columns = used::columns(mapping).into_iter();
     let mut columns: Vec<String> =
         columns.map(|(n, column)| format!("stage.{column} AS {}", column_alias(n))).collect();
     columns.extend(keys(mapping));
     columns.extend(mapping.changes.iter().flat_map(|rules| changes::columns(mapping, rules)));
-    list(mapping, source, &columns)
+    let (taken, deleted) = (taken(mapping, source, &columns), are_deleted(mapping, source));
+    if mapping.changes.is_some() {
+        let once = if deleted { "" } else { " MATERIALIZED" };
+        return vec![format!("{S} AS{once} (\n{taken}\n)")];
+    }
+    let order = key_aliases(mapping).join(", ");
+    let number = if mapping.inserts_what_was_not_updated() {
+        format!(", pg_catalog.row_number() OVER (ORDER BY {order}) AS {NTH}")
+    } else {
+        String::new()
+    };
+    let sorted = |from: &str| format!("{S} AS MATERIALIZED (\nSELECT *{number} FROM {from} ORDER BY {order}\n)");
+    if deleted {
+        vec![format!("{T} AS (\n{taken}\n)"), sorted(T)]
+    } else {
+        vec![sorted(&format!("(\n{taken}\n) AS {T}"))]
+    }
 }
 
-/// The list with nothing but the keys.
+/// The list with nothing but the keys, in no order.
 pub(super) fn only_keys(mapping: &Mapping, source: Source<'_>) -> String {
     let keys: Vec<String> = keys(mapping).collect();
-    list(&Mapping { stage_rows: StageRows::Keep, ..mapping.clone() }, source, &keys)
+    let keep = Mapping { stage_rows: StageRows::Keep, ..mapping.clone() };
+    format!("{S} AS MATERIALIZED (\n{}\n)", taken(&keep, source, &keys))
 }
 
 fn keys(mapping: &Mapping) -> impl Iterator<Item = String> {
@@ -102,25 +120,28 @@ fn keys(mapping: &Mapping) -> impl Iterator<Item = String> {
     })
 }
 
-fn list(mapping: &Mapping, source: Source<'_>, columns: &[String]) -> String {
+/// Whether reading the rows removes them from the stage. One statement deletes and applies: a DELETE of its own would remove a row that had come
+/// meanwhile.
+fn are_deleted(mapping: &Mapping, source: Source<'_>) -> bool {
+    matches!(source, Source::Chunk(_)) && mapping.stage_rows == StageRows::Delete
+}
+
+/// The query that reads the rows, as they come.
+fn taken(mapping: &Mapping, source: Source<'_>, columns: &[String]) -> String {
     let columns = columns.join(", ");
     match source {
-        // One statement that deletes and applies: a DELETE of its own would remove a row that had come meanwhile.
-        Source::Chunk(range) if mapping.stage_rows == StageRows::Delete => format!(
-            "{S} AS (\nDELETE FROM {}\nWHERE {}\nRETURNING {columns}\n)",
-            range.from_clause(&mapping.stage),
-            chunk_condition(mapping, range),
-        ),
-        Source::Chunk(range) => format!(
-            "{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {}\nWHERE {}\n)",
-            range.from_clause(&mapping.stage),
-            chunk_condition(mapping, range),
-        ),
-        Source::AllFrozen => format!("{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {}\n)", frozen(mapping)),
-        Source::Frozen(first, last) => format!(
-            "{S} AS MATERIALIZED (\nSELECT {columns}\nFROM {}\nWHERE {NUMBER} BETWEEN {first} AND {last}\n)",
-            frozen(mapping)
-        ),
+        Source::Chunk(range) => {
+            let (from, condition) = (range.from_clause(&mapping.stage), chunk_condition(mapping, range));
+            if are_deleted(mapping, source) {
+                format!("DELETE FROM {from}\nWHERE {condition}\nRETURNING {columns}")
+            } else {
+                format!("SELECT {columns}\nFROM {from}\nWHERE {condition}")
+            }
+        }
+        Source::AllFrozen => format!("SELECT {columns}\nFROM {}", frozen(mapping)),
+        Source::Frozen(first, last) => {
+            format!("SELECT {columns}\nFROM {}\nWHERE {NUMBER} BETWEEN {first} AND {last}", frozen(mapping))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is done to the target, over a list of staged rows.
 
-use super::{ROWS, S, Source, changes, key_aliases, same_key, sorted, staged};
+use super::{A, NTH, ROWS, S, Source, U, beside_stage, changes, key_aliases, same_key, staged};
 use crate::{
     chunk::Range,
     ident::{self, Ident},
@@ -26,10 +26,24 @@ pub(super) fn kept(mapping: &Mapping, rows: &str, condition: &str) -> String {
     let changes: Vec<String> = changes.collect();
     format!(
         "SELECT 1 FROM {}\nJOIN {} AS target ON {}\nWHERE {}",
-        sorted(&format!("SELECT * FROM {rows} WHERE {condition}"), mapping),
+        beside_stage(&format!("SELECT * FROM {rows} WHERE {condition}"), mapping),
         mapping.target,
         same_key(mapping, "target", ROWS),
         if changes.is_empty() { "false".to_owned() } else { format!("NOT ({})", changes.join(" AND ")) },
+    )
+}
+
+/// The numbers of the rows that were updated, as a WITH query.
+pub(super) fn updated_rows() -> String {
+    format!("{A} AS MATERIALIZED (\nSELECT pg_catalog.array_agg({NTH} ORDER BY {NTH}) AS {A} FROM {U}\n)")
+}
+
+/// The rows of a list that the update did not find. By a search in an array, which costs a fraction of looking for the key in the target again; and
+/// not by a join, for which the planner could be misled by its estimates into comparing each row with each (PostgreSQL 15).
+pub(super) fn not_updated(rows: &str, condition: &str) -> String {
+    let numbers = format!("(SELECT {A} FROM {A})");
+    format!(
+        "SELECT * FROM {rows} WHERE {condition} AND {numbers}[pg_catalog.width_bucket({NTH}, {numbers})] IS DISTINCT FROM {NTH}"
     )
 }
 
@@ -39,11 +53,12 @@ pub(super) fn update(mapping: &Mapping, rows: &str, condition: &str) -> String {
     conditions.extend(mapping.guard().map(changes::is_newer));
     conditions.extend(differs(mapping));
     format!(
-        "UPDATE {} AS target SET {}\nFROM {}\nWHERE {}\nRETURNING 1",
+        "UPDATE {} AS target SET {}\nFROM {}\nWHERE {}\nRETURNING {}",
         mapping.target,
         set.collect::<Vec<_>>().join(", "),
-        sorted(&format!("SELECT * FROM {rows} WHERE {condition}"), mapping),
+        beside_stage(&format!("SELECT * FROM {rows} WHERE {condition}"), mapping),
         conditions.join(" AND "),
+        if mapping.inserts_what_was_not_updated() { format!("{ROWS}.{NTH}") } else { "1".to_owned() },
     )
 }
 
@@ -92,16 +107,15 @@ pub(super) fn insert(mapping: &Mapping, rows: &str) -> String {
         ident::list(columns),
         if mapping.overrides_identity { " OVERRIDING SYSTEM VALUE" } else { "" },
         values.join(", "),
-        sorted(rows, mapping),
+        beside_stage(rows, mapping),
     )
 }
 
 pub(super) fn delete(mapping: &Mapping, rows: &str, condition: &str) -> String {
     let guard = mapping.guard().map(|guard| format!(" AND {}", changes::is_newer(guard))).unwrap_or_default();
     format!(
-        "DELETE FROM {} AS target\nUSING (SELECT * FROM {rows} WHERE {condition} ORDER BY {}) AS {ROWS}\nWHERE {}{guard}\nRETURNING 1",
+        "DELETE FROM {} AS target\nUSING (SELECT * FROM {rows} WHERE {condition}) AS {ROWS}\nWHERE {}{guard}\nRETURNING 1",
         mapping.target,
-        key_aliases(mapping).join(", "),
         same_key(mapping, "target", ROWS),
     )
 }
