@@ -89,7 +89,7 @@ async fn a_worker_that_was_taken_for_dead_is_refused() {
     let zombie = claim(&database, 1).await;
     assert_eq!(apply(&database, WHOLE).await, Ok(vec![]));
     database.execute("BEGIN").await;
-    assert!(!ledger::chunk::fence(&database.connection, &zombie).await.unwrap());
+    assert!(!ledger::chunk::fence(&database.connection, "", &zombie).await.unwrap());
     database.execute("ROLLBACK").await;
     every_row_once(&database).await;
 }
@@ -100,8 +100,8 @@ async fn of_two_workers_that_claimed_a_chunk_only_the_later_one_may_apply_it() {
     database.planned(&job(JOB), "me").await;
     let (zombie, owner) = (claim(&database, 1).await, claim(&database, 1).await);
     database.execute("BEGIN").await;
-    assert!(!ledger::chunk::fence(&database.connection, &zombie).await.unwrap());
-    assert!(ledger::chunk::fence(&database.connection, &owner).await.unwrap());
+    assert!(!ledger::chunk::fence(&database.connection, "", &zombie).await.unwrap());
+    assert!(ledger::chunk::fence(&database.connection, "", &owner).await.unwrap());
     database.execute("ROLLBACK").await;
 }
 
@@ -123,7 +123,7 @@ async fn the_zombie_of_a_resumed_run_is_refused_too() {
     let zombie = claim(&database, 1).await;
     stagemill_engine::resume::run(&database.connection, 1, "another", true).await.unwrap();
     database.execute("BEGIN").await;
-    assert!(!ledger::chunk::fence(&database.connection, &zombie).await.unwrap());
+    assert!(!ledger::chunk::fence(&database.connection, "", &zombie).await.unwrap());
     database.execute("ROLLBACK").await;
 }
 

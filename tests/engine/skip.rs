@@ -30,7 +30,7 @@ async fn a_worker_that_was_taken_for_dead_cannot_apply_a_skipped_chunk() {
     };
     skip::chunks(&database.connection, 1, &[1]).await.unwrap();
     database.execute("BEGIN").await;
-    assert!(!ledger::chunk::fence(&database.connection, &zombie).await.unwrap());
+    assert!(!ledger::chunk::fence(&database.connection, "", &zombie).await.unwrap());
     database.execute("ROLLBACK").await;
     let answer = resume::run(&database.connection, 1, "me", false).await.unwrap();
     let summary = database.drive(answer).await;

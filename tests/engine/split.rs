@@ -108,7 +108,7 @@ async fn the_zombie_of_a_split_chunk_is_refused() {
     let slow = stagemill_engine::failure::Failure::new(stagemill_engine::failure::Class::TimedOut, "slow");
     let made = ledger::chunk::split(&database.connection, &claimed, halves.clone(), &slow).await.unwrap();
     assert_eq!(made, Some([2, 3]));
-    assert!(!ledger::chunk::fence(&database.connection, &claimed).await.unwrap());
+    assert!(!ledger::chunk::fence(&database.connection, "", &claimed).await.unwrap());
     assert_eq!(
         ledger::chunk::split(&database.connection, &claimed, halves, &slow).await.unwrap(),
         None,

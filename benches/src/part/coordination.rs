@@ -62,10 +62,10 @@ pub(crate) fn run(effort: Effort, found: &mut Coordination) -> Result<()> {
     let url = server.url(DATABASE);
     Program::stagemill()?.run(&["init"], &url)?;
     found.chunks = if effort.quick { (50, 250) } else { (200, 2_200) };
-    for _ in 0..effort.repetitions {
+    for repetition in 0..effort.repetitions {
         found.local_ms.push(local(&server, found.chunks, 1)?);
         found.local_parallel_ms.push(local(&server, found.chunks, cores())?);
-        executor(&url, found)?;
+        executor(&url, repetition, found)?;
     }
     let machine = StateMachine::start(&url)?;
     for repetition in 0..effort.repetitions {
@@ -106,12 +106,13 @@ fn stagemill(folder: &Path, url: &str) -> Result<std::process::Command> {
 }
 
 /// The same in one executor, which is called once for all chunks.
-fn executor(url: &str, found: &mut Coordination) -> Result<()> {
+fn executor(url: &str, repetition: u32, found: &mut Coordination) -> Result<()> {
     let database = Database::Url { url, authority: None };
     let start = |function| Sandbox::start(function, &database);
     let (planner, executor, recorder) = (start("planner")?, start("executor")?, start("recorder")?);
-    let lap = |wanted: u64| -> Result<(f64, f64, f64, f64)> {
-        let owner = format!("bench:{wanted}:{}", executor.processor_seconds()?);
+    let lap = |name: &str, wanted: u64| -> Result<(f64, f64, f64, f64)> {
+        // Another start each time: the planner would take the same one for a repeated event.
+        let owner = format!("bench:{repetition}:{name}");
         let (plan, _) = planner.invoke(&json!({ "start": owner, "input": { "job": empty("executor", wanted, 1) } }))?;
         let items = plan["items"].as_array().context("the planner gave no items")?;
         let (Some(first), Some(last)) = (items.first(), items.last()) else {
@@ -134,8 +135,8 @@ fn executor(url: &str, found: &mut Coordination) -> Result<()> {
         Ok((chunks, took.as_secs_f64(), processor, call.as_secs_f64()))
     };
     // The first call connects.
-    lap(found.chunks.0)?;
-    let (few, many) = (lap(found.chunks.0)?, lap(found.chunks.1)?);
+    lap("first", found.chunks.0)?;
+    let (few, many) = (lap("few", found.chunks.0)?, lap("many", found.chunks.1)?);
     found.executor_ms.push(statistic::slope((few.0, few.1), (many.0, many.1)) * 1000.0);
     found.executor_processor_ms.push(statistic::slope((few.0, few.2), (many.0, many.2)) * 1000.0);
     found.call_ms.push(many.3 * 1000.0);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{Row, SimpleQueryMessage};
+use tokio_postgres::Row;
 
 use crate::{
     account::{Found, account},
@@ -85,9 +85,8 @@ impl Work<'_> {
         // Behind a pooler the claim's process id is not the worker's: only the name tells who is at work.
         let name = format!("SET LOCAL application_name = 'stagemill:{}:{}:{}';\n", chunk.run, chunk.id, chunk.attempt);
         let settings = settings::set_local(&self.mapping.settings, self.clock.left());
-        let lock = ledger::chunk::lock_run(chunk.run);
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{name}{settings}{lock}");
-        Ok(said_yes(&self.connection.batch(&begin).await?) && ledger::chunk::fence(self.connection, chunk).await?)
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n{name}{settings}");
+        ledger::chunk::fence(self.connection, &begin, chunk).await
     }
 
     async fn all(&self) -> Result<Done, Failure> {
@@ -191,15 +190,6 @@ pub(super) fn retried(counts: Counts, superseded: i64, taken: i64) -> Result<Cou
     let text =
         format!("{taken} rows were to be tried again, {} were found: the stage changed at this moment", counts.staged);
     Err(Failure::new(Class::Contention, text))
-}
-
-/// The answer to the last statement of a batch: `t` for true.
-fn said_yes(answers: &[SimpleQueryMessage]) -> bool {
-    let rows = answers.iter().filter_map(|answer| match answer {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    rows.last() == Some("t")
 }
 
 fn found(row: &Row) -> Found {

@@ -9,11 +9,13 @@ use tokio_postgres::types::Type;
 
 use crate::{failure::Failure, pg::Connection};
 
-/// Sessions looked at, before their waits say something.
-const ENOUGH_LOOKS: u32 = 12;
+/// Sessions looked at, before their waits say something, and how often: those that began together do the same at one moment.
+const ENOUGH_SESSIONS: u32 = 12;
+const ENOUGH_LOOKS: u32 = 3;
 
-/// While so large a share of them waits for reads, twice as many are tried.
-const MOSTLY_READING: f64 = 0.75;
+/// While so large a share of them waits for reads, twice as many are tried. Where processors are not used up, the share is the same however many
+/// sessions there are, so that a larger one would end the search by chance; where they are, it falls with each step.
+const MUCH_READING: f64 = 0.5;
 
 /// Chunks for each session that have to end before a rate is one, and seconds that have to pass.
 const CHUNKS_A_SESSION: u32 = 3;
@@ -48,7 +50,8 @@ pub struct Seen {
 #[serde(default)]
 pub struct Tuner {
     stage: Stage,
-    /// What was seen since this number is tried: sessions, and those that waited for reads.
+    /// What was seen since this number is tried: how often, sessions, and those that waited for reads.
+    looks: u32,
     active: u32,
     reading: u32,
     /// Where the window begins in which rows are counted: when, rows, chunks; none while chunks of the number before are in flight.
@@ -79,6 +82,7 @@ enum Stage {
 impl Tuner {
     /// Takes a look into account. Returns the number to try next, and why, when it is another one.
     pub fn step(&mut self, allowed: u32, most: u32, seen: &Seen) -> Option<(u32, String)> {
+        self.looks += u32::from(seen.active > 0);
         self.active += seen.active;
         self.reading += seen.reading;
         match self.stage {
@@ -97,11 +101,11 @@ impl Tuner {
     }
 
     fn by_waits(&mut self, allowed: u32, most: u32, now: f64) -> Option<(u32, String)> {
-        if self.active < ENOUGH_LOOKS.max(allowed) {
+        if self.looks < ENOUGH_LOOKS || self.active < ENOUGH_SESSIONS {
             return None;
         }
         let share = f64::from(self.reading) / f64::from(self.active);
-        if share >= MOSTLY_READING && allowed < most {
+        if share >= MUCH_READING && allowed < most {
             self.doubled = true;
             self.look_anew(Stage::Waits);
             let reason = format!("more: {:.0} % of the sessions waited for reads", share * 100.0);
@@ -222,7 +226,7 @@ mod tests {
     fn where_sessions_wait_for_reads_many_are_found_and_soon() {
         let (found, seconds) = find(Tuner::default(), 2.0, 5e-5, 1e-3, 64);
         assert!((28..=64).contains(&found), "{found}");
-        assert!(seconds < 1.5, "{seconds}");
+        assert!(seconds < 2.0, "{seconds}");
         // Before any chunk has ended the number has doubled three times.
         let mut tuner = Tuner::default();
         let mut allowed = 4;

@@ -7,7 +7,7 @@ pub use listed::{Listed, MainFailure, list, main_failure};
 pub use split::split;
 
 use serde_json::json;
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{Row, SimpleQueryMessage, types::Type};
 
 use super::{hold, lock_key};
 use crate::{
@@ -258,23 +258,35 @@ async fn give_up(connection: &Connection, run: i64, id: i32) -> Result<bool, Fai
     Ok(connection.query_opt(sql, &[(&run, Type::INT8), (&id, Type::INT4)]).await?.is_some())
 }
 
-/// The statement that takes the run's lock, to be sent with BEGIN: false when somebody is closing the run or taking it over.
+/// The statement that takes the run's lock as one of its workers: false when somebody is closing the run or taking it over.
 pub fn lock_run(run: i64) -> String {
     format!("SELECT pg_catalog.pg_try_advisory_xact_lock_shared({})", lock_key(run))
 }
 
-/// Inside the work transaction: locks the chunk's row if it is still ours. A check for PROCESSED alone would let a worker through that
-/// was taken for dead, after its chunk went to another.
+/// Passes the fence: locks the run, then the chunk's row if it is still ours; false when it is not, or when somebody is closing the run or
+/// taking it over. A check for PROCESSED alone would let a worker through that was taken for dead, after its chunk went to another.
+/// `begin` opens the work transaction and is sent along: a round trip for each chunk less.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn fence(connection: &Connection, chunk: &Claimed) -> Result<bool, Failure> {
-    let sql = "SELECT FROM stagemill.chunk c
-               WHERE c.run_id = $1 AND c.chunk_id = $2 AND c.state = 'ASSIGNED' AND c.attempt = $3
-                 AND EXISTS (SELECT FROM stagemill.run r WHERE r.run_id = $1 AND r.status = 'RUNNING' AND r.halted IS NULL)
-               FOR UPDATE OF c SKIP LOCKED";
-    let params: [Param<'_>; 3] = [(&chunk.run, Type::INT8), (&chunk.id, Type::INT4), (&chunk.attempt, Type::INT4)];
-    Ok(connection.query_opt(sql, &params).await?.is_some())
+pub async fn fence(connection: &Connection, begin: &str, chunk: &Claimed) -> Result<bool, Failure> {
+    let Claimed { run, id, attempt, .. } = chunk;
+    let sql = format!(
+        "{begin}{lock};
+         SELECT 'ours' FROM stagemill.chunk c
+         WHERE c.run_id = {run} AND c.chunk_id = {id} AND c.state = 'ASSIGNED' AND c.attempt = {attempt}
+           AND EXISTS (SELECT FROM stagemill.run r WHERE r.run_id = {run} AND r.status = 'RUNNING' AND r.halted IS NULL)
+         FOR UPDATE OF c SKIP LOCKED",
+        lock = lock_run(*run),
+    );
+    let answers = connection.batch(&sql).await?;
+    let rows = answers.iter().filter_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => Some(row.get(0)),
+        _ => None,
+    });
+    // What `begin` sets answers too.
+    let said: Vec<_> = rows.collect();
+    Ok(said.ends_with(&[Some("t"), Some("ours")]))
 }
 
 /// What was done with a chunk.
