@@ -54,7 +54,7 @@ BENCH ?=
 BENCH_ARGS ?=
 
 .PHONY: bench
-bench: prerequisites ## Measures against the single statement, a procedure, Python threads and hand-cut ranges: benches/RESULTS.md (half an hour; BENCH="write lambda": only these parts)
+bench: prerequisites ## Measures against the single statement, a procedure, Python threads and hand-cut ranges: benches/RESULTS.md (three quarters of an hour; BENCH="write lambda": only these parts)
 	cargo build --release --locked -p stagemill-cli -p planner -p executor -p recorder -p stagemill-bench
 	target/release/stagemill-bench $(BENCH_ARGS) $(BENCH)
 
