@@ -26,6 +26,7 @@ pub(crate) struct Outcome {
 
 /// The names of the races that goals speak of.
 pub(crate) const IN_CACHE: &str = "update, page images off";
+pub(crate) const LARGE: &str = "update, large, page images off";
 pub(crate) const READ_BOUND: &str = "update, read-bound";
 pub(crate) const WITH_PYTHON: &str = "update of 1M staged rows, read-bound";
 
@@ -105,6 +106,11 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
             what: "`auto` has found its number, in the cache",
             goal: "in the first 15 % of the run",
             result: in_cache.and_then(auto_settled),
+        },
+        Goal {
+            what: "the same, of five times as many rows",
+            goal: "in the first 15 % of the run",
+            result: race(&results.write.found, LARGE).and_then(auto_settled),
         },
         Goal {
             what: "the same, read-bound",

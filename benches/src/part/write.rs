@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::{Effort, cores};
 use crate::{
     contestant::Contestant,
+    goal::LARGE,
     race::{Course, Race},
     server::Server,
     workload::{Operation, Secondary, Size, make_target, make_template},
@@ -96,7 +97,8 @@ fn large(server: &Server, effort: Effort, races: &mut Vec<Race>) -> Result<()> {
         Contestant::Single,
         Contestant::Limit { sessions: cores() },
         Contestant::Stagemill { parallelism: Some(cores()) },
+        Contestant::Stagemill { parallelism: None },
     ];
-    races.push(course.race("update, large, page images off", &contestants, &[], 1)?);
+    races.push(course.race(LARGE, &contestants, &[], 1)?);
     Ok(())
 }

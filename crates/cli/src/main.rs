@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         return exit::Exit::BadJob.into();
     };
     let json = command.wants_json();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return world.report(&exit::CliError::Internal(format!("cannot start: {error}")), json),
     };

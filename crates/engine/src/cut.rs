@@ -19,11 +19,15 @@ use crate::{
 /// Heap blocks that are looked at to learn how many rows a block holds; statistics can be missing, or mislead after a reload.
 const BLOCKS_LOOKED_AT: f64 = 200.0;
 
-/// Up to so many rows the boundaries are counted out along the key (exact; 10 million took 0.5 s), beyond it a sample tells.
-const COUNTED_OUT: f64 = 2_000_000.0;
+/// Up to so many rows the boundaries are counted out along the key, which is exact; beyond it a sample tells. Between a load and the next VACUUM the index
+/// alone does not show which rows there are: each is fetched from the heap, which takes 1.5 s for a million, and a read each where the stage is not cached.
+const COUNTED_OUT: f64 = 200_000.0;
 
 /// Rows of a chunk that are in the sample: chunks of rows in no order come out within about a third of their mean.
 const SAMPLED_ROWS: f64 = 120.0;
+
+/// Rows that are in a sample at least: where they are few for all chunks, more of each cost little.
+const LEAST_SAMPLED: f64 = 20_000.0;
 
 /// Where rows lie in the order of the key, each block tells of its own few keys alone: so many blocks of a chunk are looked at, evenly spaced, and
 /// so many rows of each. (5 % of the blocks, drawn at random, made a chunk six times as large as the mean.)
@@ -67,7 +71,7 @@ pub async fn stage(
     let boundaries = if rows <= COUNTED_OUT {
         count_out(connection, mapping, size).await?
     } else {
-        sample(connection, mapping, &heaps, size).await?
+        sample(connection, mapping, &heaps, rows, size).await?
     };
     Ok(chunk::cut_keys(boundaries, &mapping.cut))
 }
@@ -140,18 +144,20 @@ async fn sample(
     connection: &Connection,
     mapping: &Mapping,
     heaps: &[Heap],
-    rows: u64,
+    rows: f64,
+    size: u64,
 ) -> Result<Vec<Vec<String>>, Failure> {
     let Keys { columns, condition } = Keys::of(mapping);
     let names = columns.join(", ");
     let sampled = columns.iter().map(|column| format!("stage.{column}")).collect::<Vec<_>>().join(", ");
     let texts = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
     let in_order = lies_in_order(connection, mapping, heaps).await?;
-    let drawn = heaps.iter().map(|heap| if in_order { spaced(heap, rows) } else { at_random(heap, rows) });
+    let random = (SAMPLED_ROWS / size as f64).max(LEAST_SAMPLED / rows).min(1.0);
+    let drawn = heaps.iter().map(|heap| if in_order { spaced(heap, size) } else { at_random(heap, random) });
     let (share, from): (Vec<f64>, Vec<String>) = drawn.unzip();
     // Of all heaps alike, but for rounding.
     let share = share.iter().sum::<f64>() / share.len().max(1) as f64;
-    let step = ((rows as f64 * share) as u64).max(1);
+    let step = ((size as f64 * share) as u64).max(1);
     let from = from.iter().map(|from| format!("SELECT {sampled} {from} AND {condition}"));
     let sql = format!(
         "SELECT {texts} FROM (
@@ -182,16 +188,17 @@ async fn lies_in_order(connection: &Connection, mapping: &Mapping, heaps: &[Heap
 }
 
 /// The share of a heap's rows that is drawn, and from where: whole blocks, at random.
-fn at_random(heap: &Heap, rows: u64) -> (f64, String) {
-    let share = (SAMPLED_ROWS / rows as f64).min(1.0);
+fn at_random(heap: &Heap, share: f64) -> (f64, String) {
     (share, format!("FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({}) WHERE true", heap.leaf.name, share * 100.0))
 }
 
 /// The share of a heap's rows that is drawn, and from where: a few rows of blocks that are evenly spaced.
-fn spaced(heap: &Heap, rows: u64) -> (f64, String) {
-    let blocks_a_chunk = rows as f64 / heap.rows_a_page.max(1.0);
+fn spaced(heap: &Heap, size: u64) -> (f64, String) {
+    let blocks_a_chunk = size as f64 / heap.rows_a_page.max(1.0);
     let every = (blocks_a_chunk / SAMPLED_BLOCKS).floor().max(1.0);
-    let line_step = (heap.lines_a_page / ROWS_A_SAMPLED_BLOCK).floor().max(1.0);
+    // A chunk of fewer blocks takes more of each.
+    let rows_a_block = ROWS_A_SAMPLED_BLOCK * (SAMPLED_BLOCKS * every / blocks_a_chunk).max(1.0);
+    let line_step = (heap.lines_a_page / rows_a_block).floor().max(1.0);
     let lines = heap.lines_a_page.round().max(1.0);
     let share = (lines / line_step).ceil() / lines / every;
     let from = format!(

@@ -3,7 +3,7 @@
 mod limits;
 mod window;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 
 use crate::{
     account::duplicate_keys,
@@ -199,7 +199,9 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
     let mut mapping = mapping.clone();
     // Before anything is looked at: what comes later is new.
     if mapping.stage_has_heap && needs_snapshot(job) && mapping.stage != mapping.target {
-        take_snapshot(connection, &mut mapping).await?;
+        // Under the run's settings, without `jit`: of a large stage the server compiles for half a second what it then does not execute.
+        let row = probe::ask_one(connection, &mapping.settings, &snapshot(&mapping), &[]).await?;
+        remember(&mut mapping, &row);
     }
     window::fix(connection, &mut mapping, job).await?;
     if !mapping.keys_together && !mapping.keys_are_unique && mapping.operation != Operation::Sql {
@@ -256,16 +258,16 @@ fn needs_snapshot(job: &Job) -> bool {
     asked || job.stage_rows == StageRows::Truncate
 }
 
-/// Keeps what this moment sees.
-///
-/// # Errors
-/// What the server or the connection says.
-pub async fn take_snapshot(connection: &Connection, mapping: &mut Mapping) -> Result<(), Failure> {
-    let row = connection.query_one(&statement::snapshot(mapping, MOST_SEEN + 1), &[]).await?;
-    let seen: Vec<i64> = row.get(1);
-    mapping.snapshot = Some(row.get(0));
+/// The question what this moment sees, whose answer [`remember`] keeps.
+pub fn snapshot(mapping: &Mapping) -> String {
+    statement::snapshot(mapping, MOST_SEEN + 1)
+}
+
+/// Keeps what a moment sees.
+pub fn remember(mapping: &mut Mapping, snapshot: &Row) {
+    let seen: Vec<i64> = snapshot.get(1);
+    mapping.snapshot = Some(snapshot.get(0));
     mapping.seen = (seen.len() <= MOST_SEEN).then_some(seen);
-    Ok(())
 }
 
 /// With block ranges two rows of one key can lie in two chunks, each of which would apply its own.

@@ -13,7 +13,7 @@ use stagemill_lambda::{boot, deadline, metric::Metrics, session::Session};
 
 use answer::{Answer, Meter};
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let session = Session::from_env().await;
     let metrics = Metrics::new()?;

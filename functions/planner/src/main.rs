@@ -19,7 +19,7 @@ use stagemill_lambda::{
 
 use request::{Input, Request};
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let session = Session::from_env().await;
     boot::run(async |request, _| plan(&session, request).await).await

@@ -19,7 +19,7 @@ use stagemill_lambda::{
 
 use request::{Caught, Ended, Request};
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let session = Session::from_env().await;
     let metrics = Metrics::new()?;

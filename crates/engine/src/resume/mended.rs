@@ -15,7 +15,8 @@ pub(super) async fn look_again(connection: &Connection, run: &Run, left: &[Range
     connection.batch(&settings::set_local_for_whole(&run.mapping.settings, probe::LONGEST)).await?;
     // First: a row that comes between the two statements is counted by the second of them, and at the end once more, but not missed.
     let mut mapping = run.mapping.clone();
-    plan::take_snapshot(connection, &mut mapping).await?;
+    let now = connection.query_one(&plan::snapshot(&mapping), &[]).await?;
+    plan::remember(&mut mapping, &now);
     mapping.changed_before += new_rows(connection, run, before, left).await?;
     ledger::run::set_plan(connection, run.id, &mapping, run.outside).await
 }
