@@ -79,7 +79,6 @@ pub const FOUND: [&str; 13] = [
 pub fn apply(mapping: &Mapping, source: Source<'_>) -> String {
     let mut with = staged::rows(mapping, source);
     let mut found = Found::default();
-    found.set("staged", count(S));
     // The rows that are written, and the condition that tells them from deletes.
     let (rows, written) = match &mapping.changes {
         Some(_) => {
@@ -87,7 +86,10 @@ pub fn apply(mapping: &Mapping, source: Source<'_>) -> String {
             changes::count(mapping, &mut found);
             (W, format!("NOT {}", changes::IS_DELETE))
         }
-        None => (S, "true".to_owned()),
+        None => {
+            found.set("staged", count(S));
+            (S, "true".to_owned())
+        }
     };
     if mapping.changes.is_none() && !mapping.keys_are_unique {
         with.push(format!("{D} AS (\n{}\n)", count::duplicate_keys(mapping)));

@@ -10,6 +10,7 @@ pub(super) const IS_DELETE: &str = "\"stagemill delete\"";
 const ORDER: &str = "\"stagemill order\"";
 const UNUSABLE: &str = "\"stagemill unusable\"";
 const PLACE: &str = "\"stagemill place\"";
+const FIRST: &str = "\"stagemill first\"";
 const RANK: &str = "\"stagemill rank\"";
 pub(super) const TIES: &str = "\"stagemill ties\"";
 const GUARDED: &str = "\"stagemill guarded\"";
@@ -69,25 +70,25 @@ pub(super) fn number(mapping: &Mapping, rules: &ChangeRules) -> String {
 }
 
 /// The newest change of each key in the order of the key, as WITH queries, and the keys for which there is no telling.
+///
+/// The rows are sorted, and kept, once: those of a key from the newest to the oldest, behind them what is unusable. The first of a key is the one whose
+/// key is not that of the row before.
 pub(super) fn newest(mapping: &Mapping) -> Vec<String> {
-    let keys = key_aliases(mapping).join(", ");
-    let window = format!("(PARTITION BY {keys} ORDER BY {ORDER} DESC NULLS LAST)");
+    let aliases = key_aliases(mapping);
+    let keys = aliases.join(", ");
+    let first = aliases.iter().map(|key| format!("pg_catalog.lag({key}) OVER changes IS DISTINCT FROM {key}"));
     let columns = used::columns(mapping).into_iter().map(|(n, _)| column_alias(n));
     let row = columns.collect::<Vec<_>>().join(", ");
-    let number = if mapping.inserts_what_was_not_updated() {
-        format!(", pg_catalog.row_number() OVER () AS {NTH}")
-    } else {
-        String::new()
-    };
     let mut with = vec![
         format!(
-            "{R} AS MATERIALIZED (\nSELECT *, pg_catalog.row_number() OVER {window} AS {PLACE}, pg_catalog.rank() OVER {window} AS {RANK}\nFROM {S} WHERE NOT {UNUSABLE}\n)"
+            "{R} AS MATERIALIZED (\nSELECT *, {} AS {FIRST}, pg_catalog.row_number() OVER changes AS {NTH}, pg_catalog.rank() OVER changes AS {RANK}\nFROM {S} WINDOW changes AS (ORDER BY {keys}, {UNUSABLE}, {ORDER} DESC NULLS LAST)\n)",
+            first.collect::<Vec<_>>().join(" OR "),
         ),
-        format!("{W} AS MATERIALIZED (\nSELECT *{number} FROM {R} WHERE {PLACE} = 1\n)"),
-        // Two changes of one order are no matter when they would do the same. Mostly there are none, and no row is made a text. No join of the
-        // planner's: the run may have its hash joins turned off.
+        format!("{W} AS NOT MATERIALIZED (\nSELECT * FROM {R} WHERE {FIRST} AND NOT {UNUSABLE}\n)"),
+        // Two changes of one order are no matter when they would do the same, nor when a newer one makes both superseded. Mostly there are none, and
+        // no row is made a text. No join of the planner's: the run may have its hash joins turned off.
         format!(
-            "{TIES} AS (\nSELECT 1 FROM {R} WHERE {RANK} = 1 AND EXISTS (SELECT 1 FROM {R} WHERE {RANK} = 1 AND {PLACE} > 1)\nGROUP BY {keys} HAVING pg_catalog.count(DISTINCT CASE WHEN {IS_DELETE} THEN '' ELSE ROW({row})::pg_catalog.text END) > 1\n)"
+            "{TIES} AS (\nSELECT 1 FROM (SELECT *, pg_catalog.rank() OVER (PARTITION BY {keys} ORDER BY {ORDER} DESC NULLS LAST) AS {PLACE} FROM {R} WHERE NOT {UNUSABLE}) AS usable\nWHERE {PLACE} = 1 AND EXISTS (SELECT 1 FROM {R} WHERE {RANK} <> {NTH} AND NOT {UNUSABLE})\nGROUP BY {keys} HAVING pg_catalog.count(DISTINCT CASE WHEN {IS_DELETE} THEN '' ELSE ROW({row})::pg_catalog.text END) > 1\n)"
         ),
     ];
     if let Some(guard) = mapping.guard() {
@@ -114,8 +115,9 @@ fn is_newer_than(guard: &Ordered, order: &str) -> String {
 }
 
 pub(super) fn count(mapping: &Mapping, found: &mut Found) {
-    found.set("superseded", format!("(SELECT pg_catalog.count(*) FROM {R} WHERE {PLACE} > 1)"));
-    found.set("unusable", format!("(SELECT pg_catalog.count(*) FROM {S} WHERE {UNUSABLE})"));
+    found.set("staged", super::count(R));
+    found.set("superseded", format!("(SELECT pg_catalog.count(*) FROM {R} WHERE NOT {FIRST} AND NOT {UNUSABLE})"));
+    found.set("unusable", format!("(SELECT pg_catalog.count(*) FROM {R} WHERE {UNUSABLE})"));
     found.set("ties", format!("(SELECT pg_catalog.count(*) FROM {TIES})"));
     found.set("deletes", format!("(SELECT pg_catalog.count(*) FROM {W} WHERE {IS_DELETE})"));
     if mapping.guard().is_some() {

@@ -88,8 +88,7 @@ pub(super) fn rows(mapping: &Mapping, source: Source<'_>) -> Vec<String> {
     columns.extend(mapping.changes.iter().flat_map(|rules| changes::columns(mapping, rules)));
     let (taken, deleted) = (taken(mapping, source, &columns), are_deleted(mapping, source));
     if mapping.changes.is_some() {
-        let once = if deleted { "" } else { " MATERIALIZED" };
-        return vec![format!("{S} AS{once} (\n{taken}\n)")];
+        return vec![format!("{S} AS (\n{taken}\n)")];
     }
     let order = key_aliases(mapping).join(", ");
     let number = if mapping.inserts_what_was_not_updated() {
