@@ -267,7 +267,7 @@ async fn a_run_is_ended_by_its_limits_only_where_the_job_asks_for_it() {
     let asks = LIMITED.replace(r#"FROM busy)""#, r#"FROM busy)", "abort_after_minutes": 5"#);
     database.planned(&increments(&asks), "me").await;
     let run = ledger::run::load(&database.connection, 1).await.unwrap();
-    assert_eq!(gate::tend(&database.connection, &run, gate::EVERY).await, Ok(None));
+    assert_eq!(gate::tend(&database.connection, &run, gate::EVERY).await.map(|_| ()), Ok(()));
     for (held_for, ended) in [(299, false), (301, true)] {
         let back = format!(
             "UPDATE stagemill.run SET tended_at = NULL, tuning = jsonb_set(tuning || '{{\"limits_at\": 0}}', '{{held_since}}',
@@ -316,7 +316,7 @@ async fn a_deadline_at_risk_is_told_once_and_before_it_is_missed() {
     let run = ledger::run::load(&database.connection, 1).await.unwrap();
     let tend = async || {
         database.execute("UPDATE stagemill.run SET tended_at = NULL, tuning = NULL").await;
-        gate::tend(&database.connection, &run, gate::EVERY).await.unwrap()
+        gate::tend(&database.connection, &run, gate::EVERY).await.unwrap().unwrap().at_risk
     };
     assert_eq!(tend().await, None, "nothing is applied yet, so that nothing is known");
     executor(&database, Item { last: 2, ..WHOLE }).await.unwrap();

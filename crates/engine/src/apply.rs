@@ -155,7 +155,9 @@ async fn tend(worker: Worker<'_>, tended: &mut Option<Instant>, report: &dyn Fn(
         return Ok(());
     }
     *tended = Some(Instant::now());
-    if let Some(at_risk) = gate::tend(worker.connection, worker.run, gate::EVERY).await? {
+    if let Some(at_risk) =
+        gate::tend(worker.connection, worker.run, gate::EVERY).await?.and_then(|tended| tended.at_risk)
+    {
         report(Report::AtRisk(at_risk));
     }
     Ok(())

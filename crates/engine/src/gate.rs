@@ -33,10 +33,10 @@ const FASTER_AFTER: f64 = 30.0;
 /// The predicted end is looked at this often.
 const DEADLINE_EVERY: f64 = 10.0;
 
-/// How often it is time to look after a run, seconds.
+/// How often it is time to look after a run.
 pub const EVERY: Duration = Duration::from_secs(1);
 
-/// As [`EVERY`], where the best number of chunks at a time is still to be found.
+/// As [`EVERY`], while the best number of chunks at a time is still to be found.
 pub const EVERY_WHILE_TUNING: Duration = Duration::from_millis(100);
 
 /// What whoever looks after the run next has to know; stored with the run.
@@ -61,11 +61,20 @@ pub struct AtRisk {
     pub late_seconds: f64,
 }
 
-/// Looks after a run if nobody has in the last `every`. Tells when its deadline is found to be at risk, once a run.
+/// What looking after a run came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Tended {
+    /// Set when its deadline is found to be at risk, once a run.
+    pub at_risk: Option<AtRisk>,
+    /// Whether the best number of chunks at a time is being looked for.
+    pub tuning: bool,
+}
+
+/// Looks after a run. `None` where there is nothing to look after, or somebody has in the last `every`.
 ///
 /// # Errors
 /// What the server or the connection says, or that limits have held the run back for longer than its job allows: then it was halted.
-pub async fn tend(connection: &Connection, run: &Run, every: Duration) -> Result<Option<AtRisk>, Failure> {
+pub async fn tend(connection: &Connection, run: &Run, every: Duration) -> Result<Option<Tended>, Failure> {
     if run.spec.limits.is_none() && !run.spec.parallelism.is_auto() && run.spec.deadline_minutes.is_none() {
         return Ok(None);
     }
@@ -87,7 +96,7 @@ pub async fn tend(connection: &Connection, run: &Run, every: Duration) -> Result
         let sql = "UPDATE stagemill.run SET tuning = $2 WHERE run_id = $1";
         connection.query(sql, &[(&run.id, Type::INT8), (&memory, Type::JSONB)]).await?;
     }
-    Ok(at_risk)
+    Ok(Some(Tended { at_risk, tuning: turn.pace.auto && !turn.memory.tuner.keeps(turn.now) }))
 }
 
 /// The right to look after a run, and how it stands.
@@ -170,7 +179,7 @@ impl Turn {
     }
 
     async fn tune(&mut self, connection: &Connection, run: &Run) -> Result<(), Failure> {
-        if self.memory.faster_at.is_some() {
+        if self.memory.faster_at.is_some() || self.memory.tuner.keeps(self.now) {
             return Ok(());
         }
         let allowed = self.pace.allowed.unwrap_or(self.pace.parallelism);

@@ -12,7 +12,7 @@ use crate::{
     apply::{self, Left, Report, Stop, Worker},
     chunk::Item,
     failure::{Class, Failure},
-    gate,
+    gate::{self, Tended},
     ledger::{self, run::Run, summary::Summary},
     pg::{Connection, Server},
     record,
@@ -166,11 +166,14 @@ impl Driver<'_> {
     async fn look_after(&self, run: &Run, board: &watch::Sender<Board>, control: &mut Option<Connection>) {
         let mut seen = board.subscribe();
         let mut stop = self.stop.clone();
-        let mut failed = 0;
+        let (mut failed, mut tuning) = (0, run.spec.parallelism.is_auto());
         while !board.borrow().is_over() && !*stop.borrow() {
             let began = Instant::now();
             match self.look(run, board, control).await {
-                Ok(()) => failed = 0,
+                Ok(tended) => {
+                    failed = 0;
+                    tuning = tended.map_or(tuning, |tended| tended.tuning);
+                }
                 Err(failure) => {
                     tracing::warn!(run = run.id, failure = %failure, "the run could not be looked after");
                     *control = None;
@@ -181,9 +184,10 @@ impl Driver<'_> {
                 // Workers that wait would wait for ever.
                 board.send_modify(|board| board.closed = true);
             }
-            let every = if run.spec.parallelism.is_auto() { gate::EVERY_WHILE_TUNING } else { gate::EVERY };
-            // Of a run with very many chunks a look takes a while: it may use a twentieth of the time.
-            let pause = every.max(began.elapsed() * 20);
+            // Where there are very many chunks, or the processors are busy, a look takes a while: it may use a sixth of the time while there is
+            // something to find, otherwise a twentieth.
+            let took = began.elapsed();
+            let pause = if tuning { gate::EVERY_WHILE_TUNING.max(took * 5) } else { gate::EVERY.max(took * 20) };
             let over = seen.wait_for(Board::is_over);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -198,17 +202,21 @@ impl Driver<'_> {
         run: &Run,
         board: &watch::Sender<Board>,
         control: &mut Option<Connection>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Tended>, Failure> {
         let connection = match control.take().filter(|control| !control.is_closed()) {
             Some(connection) => connection,
             None => self.server.connect(&format!("stagemill:{}:driver", run.id)).await?,
         };
-        let every = if run.spec.parallelism.is_auto() { gate::EVERY_WHILE_TUNING } else { gate::EVERY };
-        match gate::tend(&connection, run, every / 2).await {
-            Ok(None) => {}
-            Ok(Some(at_risk)) => (self.report)(Report::AtRisk(at_risk)),
+        let tended = match gate::tend(&connection, run, gate::EVERY_WHILE_TUNING / 2).await {
+            Ok(tended) => tended,
             Err(failure) if failure.class == Class::ConnectionLost => return Err(failure),
-            Err(failure) => tracing::warn!(run = run.id, "{failure}"),
+            Err(failure) => {
+                tracing::warn!(run = run.id, "{failure}");
+                None
+            }
+        };
+        if let Some(at_risk) = tended.and_then(|tended| tended.at_risk) {
+            (self.report)(Report::AtRisk(at_risk));
         }
         let pace = ledger::pace::read(&connection, run.id).await?;
         let hold = ledger::hold::in_force(&connection, run.id).await?.into_iter().next().map(|hold| hold.reason);
@@ -218,7 +226,7 @@ impl Driver<'_> {
         if changed {
             (self.report)(Report::Pace { allowed, held: hold.as_deref() });
         }
-        Ok(())
+        Ok(tended)
     }
 
     /// Works on one item until it is done, given up for this round, or the worker has to wait or leave.

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 
 use crate::{failure::Failure, pg::Connection};
 
-/// Sessions looked at, before their waits say something, and how often: those that began together do the same at one moment.
+/// Sessions looked at, before their waits say something, and how often.
 const ENOUGH_SESSIONS: u32 = 12;
 const ENOUGH_LOOKS: u32 = 3;
 
@@ -54,7 +54,8 @@ pub struct Tuner {
     looks: u32,
     active: u32,
     reading: u32,
-    /// Where the window begins in which rows are counted: when, rows, chunks; none while chunks of the number before are in flight.
+    /// Where the window begins in which rows are counted: when, rows, chunks; none until as many chunks have ended as there are sessions, since
+    /// they may have begun at the number before.
     window: Option<(f64, i64, i64)>,
     /// Chunks applied when this number was first tried.
     chunks_before: Option<i64>,
@@ -82,22 +83,26 @@ enum Stage {
 impl Tuner {
     /// Takes a look into account. Returns the number to try next, and why, when it is another one.
     pub fn step(&mut self, allowed: u32, most: u32, seen: &Seen) -> Option<(u32, String)> {
+        if self.keeps(seen.now) {
+            return None;
+        }
+        if matches!(self.stage, Stage::Kept(_)) {
+            self.best = None;
+            self.look_anew(Stage::Up);
+        }
         self.looks += u32::from(seen.active > 0);
         self.active += seen.active;
         self.reading += seen.reading;
-        match self.stage {
-            Stage::Waits => self.by_waits(allowed, most, seen.now),
-            Stage::Up | Stage::Down => {
-                let rate = self.rate(allowed, seen)?;
-                self.by_rate(allowed, most, rate, seen.now)
-            }
-            Stage::Kept(until) if seen.now < until => None,
-            Stage::Kept(_) => {
-                self.best = None;
-                self.look_anew(Stage::Up);
-                None
-            }
+        let rate = self.rate(allowed, seen);
+        if self.stage == Stage::Waits {
+            return self.by_waits(allowed, most, seen.now);
         }
+        self.by_rate(allowed, most, rate?, seen.now)
+    }
+
+    /// Whether nothing is tried for a while.
+    pub fn keeps(&self, now: f64) -> bool {
+        matches!(self.stage, Stage::Kept(until) if now < until)
     }
 
     fn by_waits(&mut self, allowed: u32, most: u32, now: f64) -> Option<(u32, String)> {
@@ -105,14 +110,23 @@ impl Tuner {
             return None;
         }
         let share = f64::from(self.reading) / f64::from(self.active);
-        if share >= MUCH_READING && allowed < most {
+        let reading = share >= MUCH_READING;
+        if reading && allowed < most {
             self.doubled = true;
             self.look_anew(Stage::Waits);
             let reason = format!("more: {:.0} % of the sessions waited for reads", share * 100.0);
             return Some(((allowed * 2).min(most), reason));
         }
-        // Between this number and half of it little is to be gained: a window of rows per second takes three rounds of chunks.
-        self.look_anew(if self.doubled { Stage::Kept(now + KEPT) } else { Stage::Up });
+        if !reading {
+            // Chunks that began together first take their rows, from pages that planning has read, and wait for the target's pages only then.
+            self.window?;
+        }
+        if reading || self.doubled {
+            // Between this number and half of it little is to be gained: a window of rows per second takes three rounds of chunks.
+            self.look_anew(Stage::Kept(now + KEPT));
+        } else {
+            self.stage = Stage::Up;
+        }
         None
     }
 
@@ -235,6 +249,29 @@ mod tests {
             allowed = tuner.step(allowed, 64, &seen).map_or(allowed, |(to, _)| to);
         }
         assert!(allowed >= 32, "{allowed}");
+    }
+
+    #[test]
+    fn chunks_that_only_take_their_rows_yet_do_not_end_the_search() {
+        let mut tuner = Tuner::default();
+        let seen = |look: u32, reading: u32, chunks: i64| Seen {
+            now: f64::from(look) * 0.1,
+            rows: 0,
+            chunks,
+            active: 8,
+            reading,
+        };
+        for look in 0..5 {
+            assert_eq!(tuner.step(8, 64, &seen(look, 0, 0)), None);
+        }
+        let doubled = (5..20).find_map(|look| tuner.step(8, 64, &seen(look, 8, 0))).map(|(to, _)| to);
+        assert_eq!(doubled, Some(16));
+        // Once as many have ended as there are sessions, what was seen counts.
+        for look in 20..25 {
+            assert_eq!(tuner.step(8, 64, &seen(look, 0, 1)), None);
+        }
+        tuner.step(8, 64, &seen(25, 0, 9));
+        assert!(tuner.keeps(2.6));
     }
 
     #[test]
