@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Sessions idle at the end of a run when the last chunks are few: plan at least so many for each.
-const CHUNKS_A_SESSION: u64 = 8;
+pub const CHUNKS_A_SESSION: u64 = 8;
 
 /// Below this a chunk's own cost (about 1 ms of claim and finish) outweighs what an even end gains.
 const SMALLEST_SHARE: u64 = 500;

@@ -243,7 +243,9 @@ async fn sessions_to_cut_for(connection: &Connection, mapping: &Mapping, job: &J
     if !job.parallelism.is_auto() {
         return Ok(most);
     }
-    let sql = "SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(relid)), 0)
+    // A table that is neither partitioned nor a partition is in no partition tree.
+    let sql = "SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(relid)),
+                               pg_catalog.pg_total_relation_size(pg_catalog.to_regclass($1)))
                       > pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers'))
                FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1))";
     let target = mapping.target.to_string();

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 
-use crate::{failure::Failure, pg::Connection};
+use crate::{chunk::CHUNKS_A_SESSION, failure::Failure, pg::Connection};
 
 /// Sessions looked at, before their waits say something, and how often.
 const ENOUGH_SESSIONS: u32 = 12;
@@ -18,7 +18,7 @@ const ENOUGH_LOOKS: u32 = 3;
 const MUCH_READING: f64 = 0.5;
 
 /// Chunks for each session that have to end before a rate is one, and seconds that have to pass.
-const CHUNKS_A_SESSION: u32 = 3;
+const ENOUGH_CHUNKS: u32 = 3;
 const SHORTEST_WINDOW: f64 = 0.2;
 
 /// More sessions have to bring at least so much more.
@@ -39,6 +39,8 @@ pub struct Seen {
     pub rows: i64,
     /// Chunks that were applied.
     pub chunks: i64,
+    /// Chunks of the run.
+    pub planned: u64,
     /// Sessions that run a statement of a chunk.
     pub active: u32,
     /// Those of them that wait for a read.
@@ -90,6 +92,8 @@ impl Tuner {
             self.best = None;
             self.look_anew(Stage::Up);
         }
+        // With fewer chunks for each, the last ones would be at work alone, and what the first ones do would say nothing of the run.
+        let most = most.min(u32::try_from(seen.planned.div_ceil(CHUNKS_A_SESSION)).unwrap_or(most).max(1));
         self.looks += u32::from(seen.active > 0);
         self.active += seen.active;
         self.reading += seen.reading;
@@ -140,7 +144,7 @@ impl Tuner {
             return None;
         };
         let seconds = seen.now - since;
-        let enough = seen.chunks - chunks >= i64::from(CHUNKS_A_SESSION * allowed);
+        let enough = seen.chunks - chunks >= i64::from(ENOUGH_CHUNKS * allowed);
         (enough && seconds >= SHORTEST_WINDOW).then(|| (seen.rows - rows) as f64 / seconds)
     }
 
@@ -186,7 +190,7 @@ impl Tuner {
 /// # Errors
 /// What the server or the connection says.
 pub(super) async fn look(connection: &Connection, run: i64, now: f64) -> Result<Seen, Failure> {
-    let sql = "SELECT c.rows, c.chunks, s.active, s.reading
+    let sql = "SELECT c.rows, c.chunks, (SELECT COALESCE(pg_catalog.max(chunk_id), 0)::int8 FROM stagemill.chunk WHERE run_id = $1), s.active, s.reading
                FROM (SELECT COALESCE(pg_catalog.sum(staged), 0)::int8 AS rows, pg_catalog.count(*) AS chunks
                      FROM stagemill.chunk WHERE run_id = $1 AND state = 'PROCESSED') c,
                     (SELECT pg_catalog.count(*)::int4 AS active, (pg_catalog.count(*) FILTER (WHERE wait_event_type = 'IO'))::int4 AS reading
@@ -195,7 +199,14 @@ pub(super) async fn look(connection: &Connection, run: i64, now: f64) -> Result<
                        AND application_name ~ ('^stagemill:' || $1 || ':[0-9]+:[0-9]+$')) s";
     let row = connection.query_one(sql, &[(&run, Type::INT8)]).await?;
     let count = |n: i32| u32::try_from(n).unwrap_or(0);
-    Ok(Seen { now, rows: row.get(0), chunks: row.get(1), active: count(row.get(2)), reading: count(row.get(3)) })
+    Ok(Seen {
+        now,
+        rows: row.get(0),
+        chunks: row.get(1),
+        planned: u64::try_from(row.get::<_, i64>(2)).unwrap_or(0),
+        active: count(row.get(3)),
+        reading: count(row.get(4)),
+    })
 }
 
 #[cfg(test)]
@@ -214,7 +225,14 @@ mod tests {
             let reading = (rate * read).round() as u32;
             rows += rate * 0.1;
             now += 0.1;
-            let seen = Seen { now, rows: rows as i64, chunks: (rows / CHUNK) as i64, active: allowed, reading };
+            let seen = Seen {
+                now,
+                rows: rows as i64,
+                chunks: (rows / CHUNK) as i64,
+                planned: 8_000,
+                active: allowed,
+                reading,
+            };
             if let Some((to, _)) = tuner.step(allowed, most, &seen) {
                 assert!(to >= 1 && to <= most, "{to}");
                 allowed = to;
@@ -245,7 +263,14 @@ mod tests {
         let mut tuner = Tuner::default();
         let mut allowed = 4;
         for look in 0..9 {
-            let seen = Seen { now: f64::from(look) * 0.1, rows: 0, chunks: 0, active: allowed, reading: allowed };
+            let seen = Seen {
+                now: f64::from(look) * 0.1,
+                rows: 0,
+                chunks: 0,
+                planned: 8_000,
+                active: allowed,
+                reading: allowed,
+            };
             allowed = tuner.step(allowed, 64, &seen).map_or(allowed, |(to, _)| to);
         }
         assert!(allowed >= 32, "{allowed}");
@@ -258,6 +283,7 @@ mod tests {
             now: f64::from(look) * 0.1,
             rows: 0,
             chunks,
+            planned: 8_000,
             active: 8,
             reading,
         };
@@ -275,6 +301,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_of_few_chunks_has_few_sessions() {
+        let mut tuner = Tuner::default();
+        let mut allowed = 4;
+        for look in 0..30 {
+            let seen =
+                Seen { now: f64::from(look) * 0.1, rows: 0, chunks: 0, planned: 80, active: allowed, reading: allowed };
+            allowed = tuner.step(allowed, 64, &seen).map_or(allowed, |(to, _)| to);
+        }
+        assert_eq!(allowed, 10);
+    }
+
+    #[test]
     fn on_a_large_server_as_many_as_bring_more() {
         let (found, _) = find(Tuner::default(), 64.0, 7e-6, 0.0, 64);
         assert!(found >= 40, "{found}");
@@ -285,7 +323,7 @@ mod tests {
     #[test]
     fn what_was_found_is_looked_at_again_after_a_minute() {
         let mut tuner = Tuner { stage: Stage::Kept(60.0), ..Tuner::default() };
-        let seen = |now: f64| Seen { now, rows: 0, chunks: 0, active: 4, reading: 0 };
+        let seen = |now: f64| Seen { now, rows: 0, chunks: 0, planned: 8_000, active: 4, reading: 0 };
         assert_eq!(tuner.step(4, 64, &seen(59.0)), None);
         assert!(matches!(tuner.stage, Stage::Kept(_)));
         tuner.step(4, 64, &seen(61.0));
