@@ -37,7 +37,7 @@ const DEADLINE_EVERY: f64 = 10.0;
 pub const EVERY: Duration = Duration::from_secs(1);
 
 /// As [`EVERY`], while the best number of chunks at a time is still to be found.
-pub const EVERY_WHILE_TUNING: Duration = Duration::from_millis(100);
+pub const EVERY_WHILE_TUNING: Duration = Duration::from_millis(50);
 
 /// What whoever looks after the run next has to know; stored with the run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
