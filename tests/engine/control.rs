@@ -10,7 +10,6 @@ use stagemill_engine::{
     job::Job,
     ledger::{self, hold, pace},
     outcome::Status,
-    record,
 };
 
 use crate::database::{Database, job};
@@ -154,14 +153,14 @@ async fn a_stopped_run_finishes_what_is_in_flight_is_closed_and_resumes() {
     let why = Failure::new(Class::Stopped, "stopped by a test");
     let meanwhile = async {
         until(&database, "(SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED') > 2").await;
-        assert!(record::stop(&database.connection, 1, &why).await.unwrap());
+        assert!(ledger::run::stop(&database.connection, 1, &why).await.unwrap());
     };
     let (summary, ()) = tokio::join!(database.drive(answer), meanwhile);
     assert_eq!((summary.status, summary.error.as_deref()), (Status::Stopped, Some("stopped by a test")));
     assert!((3..40).contains(&summary.tally.processed), "{:?}", summary.tally);
     let in_flight = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^stagemill:1:[0-9]+:[0-9]+$' AND datname = current_database()";
     assert_eq!(database.value(in_flight).await, "0");
-    assert!(!record::stop(&database.connection, 1, &why).await.unwrap(), "it has ended");
+    assert!(!ledger::run::stop(&database.connection, 1, &why).await.unwrap(), "it has ended");
     let answer = stagemill_engine::resume::run(&database.connection, 1, "you", false).await.unwrap();
     assert_eq!(database.drive(answer).await.status, Status::Complete);
     every_row_once(&database).await;
@@ -353,10 +352,48 @@ async fn check_names_a_limit_that_would_never_hold_or_always() {
     assert!(text.contains("limits.sql") && text.contains("one boolean"), "{text}");
     let text = findings(r#""sql": "SELECT nonsense""#).await;
     assert!(text.contains("limits.sql") && text.contains("42703"), "{text}");
+    database.execute("CREATE SEQUENCE written").await;
+    let text = findings(r#""sql": "SELECT nextval('written') > 0""#).await;
+    assert!(text.contains("limits.sql") && text.contains("25006"), "{text}");
     assert!(!findings(r#""active_sessions": 4"#).await.contains("limits"));
     let role = format!("limited_{}", std::process::id());
     database.execute(&format!("CREATE ROLE {role}; GRANT SELECT ON stage TO {role}; GRANT SELECT, UPDATE ON target TO {role}; SET ROLE {role}")).await;
-    let text = findings(r#""waiting_locks": 4"#).await;
-    assert!(text.contains(&format!("GRANT pg_read_all_stats TO \"{role}\"")), "{text}");
+    for limit in
+        ["active_sessions", "waiting_locks", "transaction_age_seconds", "free_connections", "replica_lag_seconds"]
+    {
+        let text = findings(&format!(r#""{limit}": 4"#)).await;
+        assert!(text.contains(&format!("GRANT pg_read_all_stats TO \"{role}\"")), "{limit}: {text}");
+    }
     database.execute("RESET ROLE").await;
+}
+
+#[tokio::test]
+async fn a_run_that_limits_had_slowed_down_is_resumed_at_its_full_pace() {
+    let database = Database::with(INCREMENTS).await;
+    database.planned(&increments(LIMITED), "me").await;
+    hold::set(&database.connection, 1, hold::LIMITS, "busy", Some(Duration::from_secs(60))).await.unwrap();
+    database.execute("UPDATE stagemill.run SET allowed = 1, tuning = '{\"held_since\": 1}'").await;
+    ledger::run::interrupt(&database.connection, 1, "me").await.unwrap();
+    let answer = stagemill_engine::resume::run(&database.connection, 1, "you", false).await.unwrap();
+    assert_eq!(database.value("SELECT allowed FROM stagemill.run").await, "NULL");
+    assert_eq!(database.value("SELECT count(*) FROM stagemill.hold WHERE ended_at IS NULL").await, "0");
+    assert_eq!(database.drive(answer).await.status, Status::Complete);
+    every_row_once(&database).await;
+}
+
+#[tokio::test]
+async fn a_stop_that_meets_the_opening_of_a_round_is_not_lost() {
+    let database = Database::with(INCREMENTS).await;
+    database.planned(&increments(""), "me").await;
+    let recorder = database.another_connection().await;
+    recorder.batch("BEGIN; UPDATE stagemill.run SET round = round + 1").await.unwrap();
+    let why = Failure::new(Class::Stopped, "somebody asked");
+    let opened = async {
+        until(&database, "EXISTS (SELECT FROM pg_locks WHERE NOT granted)").await;
+        recorder.batch("COMMIT").await.unwrap();
+    };
+    let stopper = database.another_connection().await;
+    let (stopped, ()) = tokio::join!(ledger::run::stop(&stopper, 1, &why), opened);
+    assert_eq!(stopped, Ok(true));
+    assert_eq!(database.value("SELECT halted || ' ' || round FROM stagemill.run").await, "STOPPED 2");
 }

@@ -157,3 +157,20 @@ async fn a_stage_that_somebody_reads_is_not_truncated_under_them_and_the_run_say
     assert_eq!(database.drive(answer).await.status, Status::Complete);
     assert_eq!(database.value("SELECT count(*) FROM stage").await, "0");
 }
+
+#[tokio::test]
+async fn delete_wants_all_rows_of_a_key_in_one_chunk_where_their_order_matters() {
+    let database = Database::with(&TABLES.replace("stage (id int PRIMARY KEY", "stage (id int")).await;
+    let planned = async |spec: &Job| database.plan(spec, "me").await.map(|_| ()).map_err(|refused| refused.to_string());
+    for by in ["ctid", "auto"] {
+        let refused = planned(&spec("delete", &self::by(by))).await.unwrap_err();
+        assert!(refused.contains("two rows of one key") && refused.contains("unique index"), "{by}: {refused}");
+    }
+    let mut deletes = spec("delete", &by("ctid"));
+    deletes.operation = stagemill_engine::job::Operation::Delete;
+    deletes.columns = None;
+    assert_eq!(planned(&deletes).await, Ok(()), "whichever of two comes last, the target's row is gone");
+    database.execute("UPDATE stagemill.run SET status = 'FAILED', ended_at = now()").await;
+    database.execute("CREATE UNIQUE INDEX ON stage (id)").await;
+    assert_eq!(planned(&spec("delete", &by("ctid"))).await, Ok(()));
+}

@@ -70,3 +70,16 @@ async fn a_run_that_finds_the_number_itself_has_chunks_for_many_sessions_where_t
         assert!(sizes(&connection, 5_000, "\"auto\"").await.len() >= 75, "{at}");
     }
 }
+
+#[tokio::test]
+async fn chunks_of_a_stage_that_is_mostly_dead_space_are_even_too() {
+    let database = Database::with(
+        "CREATE TABLE target (id bigint PRIMARY KEY, n int); CREATE UNLOGGED TABLE stage (id bigint PRIMARY KEY, n int) WITH (autovacuum_enabled = off);
+         INSERT INTO stage SELECT g, 1 FROM generate_series(1, 1500000) g; DELETE FROM stage WHERE id / 1000 % 5 <> 0; ANALYZE stage;",
+    )
+    .await;
+    let sizes = sizes(&database.connection, 5_000, "4").await;
+    let (most, mean) = (*sizes.iter().max().unwrap() as f64, 300_000.0 / sizes.len() as f64);
+    assert!((0.7..1.4).contains(&(mean / 5_000.0)), "{} chunks", sizes.len());
+    assert!(most <= 2.0 * mean, "the largest of {} chunks has {most} rows, the mean is {mean}", sizes.len());
+}

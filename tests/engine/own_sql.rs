@@ -170,6 +170,15 @@ async fn own_ranges_serve_other_operations_and_rows_outside_them_are_counted() {
 }
 
 #[tokio::test]
+async fn a_share_is_of_the_rows_that_the_own_ranges_hold() {
+    let database = Database::with(TABLES).await;
+    let text = r#"{"name": "deletes", "stage": {"table": "stage"}, "target": {"table": "target", "key": ["id"]}, "operation": "delete",
+        "max_deletes": "20%", "chunks": {"by": "sql", "query": "SELECT 401, 500"}}"#;
+    let refused = database.plan(&job(text), "me").await.unwrap_err().to_string();
+    assert!(refused.contains("could delete 100 rows, max_deletes allows 20 (20% of 100 staged rows)"), "{refused}");
+}
+
+#[tokio::test]
 async fn own_ranges_that_overlap_or_make_no_sense_are_refused() {
     let database = Database::with(TABLES).await;
     for (query, fault) in [

@@ -32,6 +32,25 @@ async fn left(database: &Database) -> String {
 }
 
 #[tokio::test]
+async fn the_last_run_of_a_watermark_stays_though_the_job_went_another_way_since() {
+    let database = Database::with("").await;
+    runs(
+        &database,
+        &[("a", "COMPLETE", 400, 1), ("a", "COMPLETE", 300, 1), ("a", "COMPLETE", 200, 1), ("a", "COMPLETE", 100, 1)],
+    )
+    .await;
+    database
+        .execute(
+            r#"UPDATE stagemill.run SET window_high = run_id::text, mapping = '{"window": {"column": {"column": "at"}}}' WHERE run_id < 3;
+               UPDATE stagemill.run SET window_high = '9', stage_table = 'other', mapping = '{"window": {"column": {"column": "at"}}}' WHERE run_id = 3"#,
+        )
+        .await;
+    let old = Old::than(&database.connection, DAY * 90, None).await.unwrap();
+    assert_eq!(old.delete(&database.connection).await.unwrap().runs, 1);
+    assert_eq!(left(&database).await, "2 3 4");
+}
+
+#[tokio::test]
 async fn an_open_run_the_newest_run_and_the_last_complete_one_stay() {
     let database = Database::with("").await;
     runs(

@@ -120,7 +120,7 @@ pub struct Left {
 pub async fn item(worker: Worker<'_>, item: &Item, stop: &Stop, report: &dyn Fn(Report<'_>)) -> Result<Left, Failure> {
     let due = ledger::chunk::due(worker.connection, item.run, item.round, item.first, item.last).await?;
     let mut queue = VecDeque::from(due);
-    let (mut held, mut fresh, mut tended) = (None, true, None);
+    let (mut held, mut fresh, mut tended) = (Vec::new(), true, None);
     while let Some(due) = queue.pop_front() {
         tend(worker, &mut tended, report).await?;
         let step = match stop.time_left() {
@@ -130,7 +130,7 @@ pub async fn item(worker: Worker<'_>, item: &Item, stop: &Stop, report: &dyn Fn(
         fresh = false;
         match step {
             Step::GoOn => {}
-            Step::Held => held = Some(due),
+            Step::Held => held.push(due),
             Step::Halves(halves) => halves.into_iter().rev().for_each(|id| queue.push_front(Due { id, ..due })),
             Step::OutOfTime | Step::HeldBack => {
                 let mut chunks: Vec<i32> = held.into_iter().chain([due]).chain(queue).map(|due| due.root).collect();
@@ -140,7 +140,7 @@ pub async fn item(worker: Worker<'_>, item: &Item, stop: &Stop, report: &dyn Fn(
             }
         }
     }
-    match held {
+    match held.first() {
         // Last, so that it kept no other chunk waiting.
         Some(Due { id, .. }) => {
             Err(Failure::new(Class::StillRunning, format!("another worker is alive on chunk {id} of run {}", item.run)))
@@ -208,7 +208,7 @@ async fn chunk(
         Ok(None) => Ok(Step::Held),
         // Not the chunk's fault, unless it had the whole time for itself: it is due in this round, and the next call has all its time for it.
         Err(failure) if failure.class == Class::TimedOut && !clock.fresh && clock.is_cut_short(&mapping.settings) => {
-            ledger::chunk::fail(worker.connection, &claimed, &failure, Next::Retry, round).await?;
+            ledger::chunk::give_back(worker.connection, &claimed).await?;
             Ok(Step::OutOfTime)
         }
         Err(failure) => attempt_failed(worker, &claimed, round, failure, report).await,

@@ -79,8 +79,9 @@ pub async fn stage(
 struct Heap {
     leaf: Leaf,
     pages: u32,
-    /// Rows of the job, and all rows.
+    /// Rows that are cut, those with a NULL in the key aside.
     rows_a_page: f64,
+    /// Rows of a page that has any: many a page is empty after a DELETE.
     lines_a_page: f64,
 }
 
@@ -89,23 +90,29 @@ async fn measure(connection: &Connection, mapping: &Mapping, stage: &Table) -> R
     let mut heaps = Vec::new();
     for leaf in &stage.leaves {
         let sql = "SELECT pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::bigint";
-        let pages: i64 = connection.query_one(sql, &[(&leaf.oid, Type::OID)]).await?.get(0);
+        let pages: i64 = probe::ask_one(connection, &mapping.settings, sql, &[(&leaf.oid, Type::OID)]).await?.get(0);
         let pages = u32::try_from(pages).unwrap_or(u32::MAX);
         if pages == 0 {
             continue;
         }
         let percent = (100.0 * BLOCKS_LOOKED_AT / f64::from(pages)).min(100.0);
-        let conditions = mapping.row_conditions();
-        let filter = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
+        let Keys { condition, .. } = Keys::of(mapping);
+        let filter = if condition.is_empty() { "true" } else { &condition };
         let sql = format!(
-            "SELECT (pg_catalog.count(*) FILTER (WHERE {filter}))::float8, pg_catalog.count(*)::float8
+            "SELECT (pg_catalog.count(*) FILTER (WHERE {filter}))::float8, pg_catalog.count(*)::float8,
+                    pg_catalog.count(DISTINCT (stage.ctid::text::point)[0])::float8
              FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({percent})",
             leaf.name
         );
         let row = probe::ask_one(connection, &mapping.settings, &sql, &[]).await?;
         let looked_at = f64::from(pages) * percent / 100.0;
-        let a_page = |n: usize| row.get::<_, f64>(n) / looked_at;
-        heaps.push(Heap { leaf: leaf.clone(), pages, rows_a_page: a_page(0), lines_a_page: a_page(1) });
+        let count = |n: usize| row.get::<_, f64>(n);
+        heaps.push(Heap {
+            leaf: leaf.clone(),
+            pages,
+            rows_a_page: count(0) / looked_at,
+            lines_a_page: count(1) / count(2).max(1.0),
+        });
     }
     Ok(heaps)
 }
@@ -153,17 +160,18 @@ async fn sample(
     let texts = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
     let in_order = lies_in_order(connection, mapping, heaps).await?;
     let random = (SAMPLED_ROWS / size as f64).max(LEAST_SAMPLED / rows).min(1.0);
-    let drawn = heaps.iter().map(|heap| if in_order { spaced(heap, size) } else { at_random(heap, random) });
-    let (share, from): (Vec<f64>, Vec<String>) = drawn.unzip();
-    // Of all heaps alike, but for rounding.
-    let share = share.iter().sum::<f64>() / share.len().max(1) as f64;
-    let step = ((size as f64 * share) as u64).max(1);
-    let from = from.iter().map(|from| format!("SELECT {sampled} {from} AND {condition}"));
+    let from = heaps.iter().map(|heap| {
+        let from = if in_order { spaced(heap, size) } else { at_random(heap, random) };
+        format!("SELECT {sampled} {from} AND {condition}")
+    });
+    // Of what was really drawn: from pages with few rows, or none, it is less than was meant.
+    let step =
+        format!("GREATEST(1, pg_catalog.floor(pg_catalog.count(*) OVER () * {size}::float8 / {rows}::float8)::int8)");
     let sql = format!(
         "SELECT {texts} FROM (
-            SELECT {names}, pg_catalog.row_number() OVER (ORDER BY {names}) AS \"stagemill row\"
+            SELECT {names}, pg_catalog.row_number() OVER (ORDER BY {names}) AS \"stagemill row\", {step} AS \"stagemill step\"
             FROM ({}) AS sample
-         ) AS numbered WHERE \"stagemill row\" % {step} = 0 ORDER BY \"stagemill row\"",
+         ) AS numbered WHERE \"stagemill row\" % \"stagemill step\" = 0 ORDER BY \"stagemill row\"",
         from.collect::<Vec<_>>().join("\nUNION ALL\n")
     );
     ask_boundaries(connection, mapping, &sql).await
@@ -187,28 +195,26 @@ async fn lies_in_order(connection: &Connection, mapping: &Mapping, heaps: &[Heap
     Ok(probe::ask_one(connection, &mapping.settings, &sql, &[]).await?.get(0))
 }
 
-/// The share of a heap's rows that is drawn, and from where: whole blocks, at random.
-fn at_random(heap: &Heap, share: f64) -> (f64, String) {
-    (share, format!("FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({}) WHERE true", heap.leaf.name, share * 100.0))
+/// Rows of whole blocks, at random.
+fn at_random(heap: &Heap, share: f64) -> String {
+    format!("FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({}) WHERE true", heap.leaf.name, share * 100.0)
 }
 
-/// The share of a heap's rows that is drawn, and from where: a few rows of blocks that are evenly spaced.
-fn spaced(heap: &Heap, size: u64) -> (f64, String) {
+/// A few rows of blocks that are evenly spaced.
+fn spaced(heap: &Heap, size: u64) -> String {
     let blocks_a_chunk = size as f64 / heap.rows_a_page.max(1.0);
     let every = (blocks_a_chunk / SAMPLED_BLOCKS).floor().max(1.0);
     // A chunk of fewer blocks takes more of each.
     let rows_a_block = ROWS_A_SAMPLED_BLOCK * (SAMPLED_BLOCKS * every / blocks_a_chunk).max(1.0);
     let line_step = (heap.lines_a_page / rows_a_block).floor().max(1.0);
     let lines = heap.lines_a_page.round().max(1.0);
-    let share = (lines / line_step).ceil() / lines / every;
-    let from = format!(
+    format!(
         "FROM ONLY {} AS stage WHERE stage.ctid = ANY (ARRAY(
             SELECT pg_catalog.format('(%s,%s)', block, line)::tid
             FROM pg_catalog.generate_series(0, {}, {every}) AS block, pg_catalog.generate_series(1, {lines}, {line_step}) AS line))",
         heap.leaf.name,
         heap.pages.saturating_sub(1),
-    );
-    (share, from)
+    )
 }
 
 struct Keys {

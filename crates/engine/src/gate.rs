@@ -143,6 +143,8 @@ impl Turn {
         if self.memory.held_since.take().is_some() {
             hold::lift(connection, run.id, hold::LIMITS).await?;
             self.memory.faster_at = Some(self.now + FASTER_AFTER);
+            // Rows a second that were counted across the hold would say nothing.
+            self.memory.tuner = Tuner::default();
             let half = (self.pace.allowed.unwrap_or(self.pace.parallelism) / 2).max(1);
             return self.allow(connection, run.id, Some(half), "slower after a limit held it back").await;
         }
@@ -173,8 +175,7 @@ impl Turn {
         }
         let text = format!("held back for {minutes} min by its limits ({reason}), after which its job asks for an end");
         let failure = Failure::new(Class::Stopped, text);
-        let round = ledger::run::load(connection, run.id).await?.round;
-        ledger::run::halt(connection, run.id, round, &failure).await?;
+        ledger::run::stop(connection, run.id, &failure).await?;
         Err(failure)
     }
 

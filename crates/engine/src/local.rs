@@ -120,15 +120,15 @@ impl Driver<'_> {
     async fn worker(&self, run: &Run, rank: u32, board: &watch::Sender<Board>) {
         let name = format!("{}/{rank}", self.worker);
         let mut session = None;
-        while let Some((item, rank)) = self.take(rank, board, &mut session).await {
-            match self.item(run, &name, rank, &item, &mut session).await {
+        while let Some((item, place)) = self.take(rank, board, &mut session).await {
+            match self.item(run, &name, place, &item, &mut session).await {
                 Worked::Done => board.send_modify(Board::finish),
                 Worked::HeldBack => {
                     board.send_modify(|board| board.give_back(item));
                     // Soon the driver's own look at the ledger tells the board.
                     tokio::time::sleep(gate::EVERY / 4).await;
                 }
-                Worked::Leaves => return board.send_modify(Board::leave),
+                Worked::Leaves => return board.send_modify(|board| board.leave(rank)),
             }
         }
     }

@@ -100,7 +100,7 @@ async fn open(connection: &Connection, new: &NewRun<'_>, dead: DeadRun) -> Resul
 /// # Errors
 /// When what is in flight does not end in time, or the owner has given a sign of life since it was looked for.
 pub async fn abandon(connection: &Connection, open: &OpenRun) -> Result<(), Failure> {
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let closed = async {
         let run = ledger::run::lock(connection, open.id).await?;
         if run.status.is_open() {
@@ -226,7 +226,7 @@ pub async fn cut(connection: &Connection, mapping: &Mapping, stage: &Table, job:
         }
     }
     let outside = limits::outside(connection, &mapping, &ranges, job).await?;
-    let chunks = limits::set(connection, &mut mapping, ranges, job).await?;
+    let chunks = limits::set(connection, &mut mapping, ranges, outside, job).await?;
     Ok(Plan { mapping, chunks, outside })
 }
 
@@ -249,7 +249,8 @@ async fn sessions_to_cut_for(connection: &Connection, mapping: &Mapping, job: &J
                       > pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers'))
                FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1))";
     let target = mapping.target.to_string();
-    let larger_than_cache: bool = connection.query_one(sql, &[(&target, Type::TEXT)]).await?.get(0);
+    let row = probe::ask_one(connection, &mapping.settings, sql, &[(&target, Type::TEXT)]).await?;
+    let larger_than_cache: bool = row.get(0);
     Ok(most.min(if larger_than_cache { MANY_SESSIONS } else { FEW_SESSIONS }))
 }
 
@@ -284,7 +285,7 @@ async fn refuse_duplicates(connection: &Connection, mapping: &Mapping) -> Result
 
 /// Writes chunks and first round, unless the run was closed meanwhile.
 async fn write(connection: &Connection, run: &Run, plan: &Plan) -> Result<Answer, Failure> {
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let written = write_in_transaction(connection, run, plan).await;
     connection.end(written).await
 }

@@ -1,11 +1,11 @@
 //! Questions to the server that change nothing, asked under the settings that a run's chunks will have.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
 
 use crate::{
-    failure::Failure,
+    failure::{self, Class, Failure},
     ident::TableName,
     pg::{Connection, Param, catalog},
     settings::{self, Settings},
@@ -26,11 +26,29 @@ pub async fn ask(
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failure> {
     let begin = begin(settings, LONGEST);
+    let asked = Instant::now();
     let answered = match connection.batch(&begin).await {
         Ok(_) => connection.query(sql, params).await,
         Err(refused) => Err(refused),
     };
-    connection.end(answered).await
+    match connection.end(answered).await {
+        Err(failure) if failure.sqlstate.as_deref() == Some("57014") => {
+            Err(failure.as_class(failure::cancelled(asked.elapsed(), LONGEST)))
+        }
+        Err(failure) => Err(of_a_write(connection, failure).await),
+        answered => answered,
+    }
+}
+
+/// What would write is refused here as on a standby, by the same SQLSTATE: there the connection is to the wrong server, here the question is wrong.
+async fn of_a_write(connection: &Connection, failure: Failure) -> Failure {
+    if failure.sqlstate.as_deref() != Some("25006") {
+        return failure;
+    }
+    match connection.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await {
+        Ok(row) if !row.get::<_, bool>(0) => failure.as_class(Class::BadJob),
+        _ => failure,
+    }
 }
 
 /// Asks a question that is worth no more than `limit`; `None` when there was no answer by then.
@@ -49,7 +67,8 @@ pub async fn ask_within(
     };
     match connection.end(answered).await {
         Err(late) if late.sqlstate.as_deref() == Some("57014") => Ok(None),
-        answered => answered.map(Some),
+        Err(failure) => Err(of_a_write(connection, failure).await),
+        Ok(rows) => Ok(Some(rows)),
     }
 }
 
@@ -80,6 +99,6 @@ pub async fn ask_one(
     params: &[Param<'_>],
 ) -> Result<Row, Failure> {
     let rows = ask(connection, settings, sql, params).await?;
-    let none = || Failure::new(crate::failure::Class::Internal, "a question to the catalog had no answer");
+    let none = || Failure::new(Class::Internal, "a question to the catalog had no answer");
     rows.into_iter().next().ok_or_else(none)
 }

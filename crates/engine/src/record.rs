@@ -34,7 +34,7 @@ pub struct Recorded {
 /// When what is in flight does not end in time, or the server can't be asked.
 pub async fn round(connection: &Connection, run: i64, round: i32) -> Result<Recorded, Failure> {
     ledger::schema::require(connection).await?;
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let recorded = in_transaction(connection, run, round).await;
     connection.end(recorded).await
 }
@@ -166,19 +166,6 @@ pub async fn planning_failed(connection: &Connection, owner: &str, failure: &Fai
     Ok(())
 }
 
-/// Asks for the end of a run at a person's word: nothing more of it is started, and whoever drives it closes it when what is in flight has
-/// finished. Returns whether it was open.
-///
-/// # Errors
-/// When there is no such run, or the server can't be asked.
-pub async fn stop(connection: &Connection, run: i64, why: &Failure) -> Result<bool, Failure> {
-    let run = ledger::run::load(connection, run).await?;
-    if run.status.is_open() {
-        ledger::run::halt(connection, run.id, run.round, why).await?;
-    }
-    Ok(run.status.is_open())
-}
-
 /// Closes the open run of a start that was ended from outside. What is in flight ends first; what was applied stays, and `resume` goes on.
 ///
 /// # Errors
@@ -191,7 +178,7 @@ pub async fn ended_from_outside(
     let Some(run) = ledger::run::open_of(connection, owner).await? else {
         return Ok(None);
     };
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let closed = async {
         let run = ledger::run::lock(connection, run.id).await?;
         let tally = ledger::summary::of_run(connection, run.id).await?.tally;

@@ -151,8 +151,13 @@ fn branches_for(job: &Job, assignments: &mut Vec<Assignment>, key: &[Ident], fin
             assignment.insert = None;
         }
     }
-    if operation.updates() && assignments.iter().all(|a| a.update.is_none()) && operation != Operation::Changes {
-        let remedy = "give columns to update beside the key, or use \"operation\": \"insert\"";
+    // A guard is written even where no column names it.
+    let guarded = job.changes.as_ref().is_some_and(|changes| changes.guard.is_some());
+    if operation.updates() && assignments.iter().all(|a| a.update.is_none()) && !guarded {
+        let remedy = match operation {
+            Operation::Changes => "give columns to update beside the key, or a guard",
+            _ => "give columns to update beside the key, or use \"operation\": \"insert\"",
+        };
         findings.push(Finding::error("columns", "has nothing to update", remedy));
     }
     if operation == Operation::Delete && job.columns.is_some() {

@@ -36,7 +36,7 @@ pub async fn run(connection: &Connection, id: i64, owner: &str, force: bool) -> 
     } else {
         require_free(connection, &run).await?
     }
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let reopened = reopen(connection, &run, owner, force).await;
     connection.end(reopened).await
 }

@@ -199,7 +199,9 @@ impl Case {
         self.skip_unchanged &= self.operation.updates();
         self.guard &= changes;
         self.empties &= self.operation != Operation::Sql;
-        if changes && self.by == By::Ctid {
+        let apart = self.by == By::Ctid || (self.by == By::Auto && !self.indexed);
+        let in_order = changes || (self.empties && self.operation != Operation::Delete);
+        if in_order && apart {
             self.by = By::Key;
         }
         let mut seen = BTreeSet::new();

@@ -30,7 +30,7 @@ pub(crate) async fn run(args: StopArgs, world: &World) -> Result<Exit, CliError>
     let who = pause::who(&connection).await?;
     let why =
         Failure::new(Class::Stopped, format!("stopped by {who}; what was applied stays, `stagemill resume` goes on"));
-    if !record::stop(&connection, args.run, &why).await? {
+    if !ledger::run::stop(&connection, args.run, &why).await? {
         return Err(pause::ended(&connection, args.run, "stopped").await?.into());
     }
     let mut summary = look(&connection, args.run, &why).await?;

@@ -72,6 +72,10 @@ pub(crate) fn error(open: &OpenRun, summary: &Summary, job: &str, typed: &str) -
     let abandon = format!("stagemill run {typed} --abandon");
     let next = match life(open) {
         Life::Working(_) => format!("  wait for it: `stagemill status {id}` shows how far it is"),
+        // A command line that works on a run has a session: where there is none, `resume` asks for no silence.
+        Life::MayComeBack if open.status != Status::Planning && !open.is_execution() => format!(
+            "  wait for it: `stagemill status {id}` shows how far it is; if its owner was killed, `{resume}` goes on at once"
+        ),
         Life::MayComeBack => format!(
             "  wait for it: `stagemill status {id}` shows how far it is; if its owner was killed, `{}` works after {} of silence",
             if open.status == Status::Planning { &abandon } else { &resume },

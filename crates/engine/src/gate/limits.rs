@@ -84,7 +84,7 @@ FROM (SELECT a.*, NOT pg_catalog.starts_with(a.application_name, $1) AND a.appli
 
 async fn measure(connection: &Connection, run: i64, limits: &Limits) -> Result<Facts, Failure> {
     let mut facts = Facts { free_connections: i64::MAX, ..Facts::default() };
-    if limits.looks_at_sessions() || limits.free_connections.is_some() {
+    if limits.looks_at_sessions() {
         let ours = format!("stagemill:{run}:");
         let row = connection.query_one(SESSIONS, &[(&ours, Type::TEXT)]).await?;
         facts.active_sessions = row.get(0);
@@ -147,6 +147,16 @@ pub async fn check(
                 format!("GRANT pg_read_all_stats TO {role}, as a superuser (rds_superuser), or leave the limit out"),
             ));
         }
+    }
+    if let Err(failure) = measure(connection, 0, limits).await {
+        if failure.class == Class::ConnectionLost {
+            return Err(failure);
+        }
+        findings.push(Finding::error(
+            "limits",
+            format!("can't be measured: {failure}"),
+            "grant what is missing, or leave the limit out",
+        ));
     }
     if let Some(sql) = &limits.sql {
         match ask(connection, settings, sql).await {

@@ -41,8 +41,11 @@ impl Limits {
             && self.sql.is_none()
     }
 
-    /// Whether it needs to see what sessions of other roles do.
+    /// Whether it needs to see what sessions of other roles do; without a privilege not even their kind can be seen.
     pub const fn looks_at_sessions(&self) -> bool {
-        self.active_sessions.is_some() || self.waiting_locks.is_some() || self.transaction_age_seconds.is_some()
+        self.active_sessions.is_some()
+            || self.waiting_locks.is_some()
+            || self.transaction_age_seconds.is_some()
+            || self.free_connections.is_some()
     }
 }

@@ -362,6 +362,19 @@ pub async fn fail(
     Ok(connection.query_opt(sql, &params).await?.is_some())
 }
 
+/// Gives a claimed chunk back that time ran out on by no fault of its own: the attempt does not count.
+///
+/// # Errors
+/// What the server or the connection says.
+pub async fn give_back(connection: &Connection, chunk: &Claimed) -> Result<(), Failure> {
+    // The attempt's number is the fence, and never goes back.
+    let sql = "UPDATE stagemill.chunk SET state = 'UNASSIGNED', attempt_limit = attempt_limit + 1
+               WHERE run_id = $1 AND chunk_id = $2 AND state = 'ASSIGNED' AND attempt = $3";
+    let params: [Param<'_>; 3] = [(&chunk.run, Type::INT8), (&chunk.id, Type::INT4), (&chunk.attempt, Type::INT4)];
+    connection.query(sql, &params).await?;
+    Ok(())
+}
+
 /// A chunk that is to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {

@@ -57,17 +57,20 @@ pub struct Kept {
     pub run: i64,
     /// Its job's name.
     pub job: String,
-    /// How it ended. A complete one is the job's last one that is; any other is the job's newest run, which `resume` may go on with.
+    /// How it ended. A complete one is the job's last one that is, or the last one of a watermark; any other is the job's newest run, which `resume` may go on with.
     pub status: Status,
 }
 
 /// The runs that may go. Each has a newer one of its job, so that none can be resumed and none becomes the newest; and what a job last
-/// completed stays known.
+/// completed, and up to where a watermark was taken (`ledger::run::last_high`), stays known.
 const PRUNABLE: &str = "r.ended_at < pg_catalog.to_timestamp($1) AND ($2::text IS NULL OR r.job = $2)
     AND EXISTS (SELECT FROM stagemill.run n WHERE n.job = r.job AND n.run_id > r.run_id)
     AND (r.status NOT IN ('COMPLETE', 'COMPLETE_WITH_REJECTS')
          OR EXISTS (SELECT FROM stagemill.run n
-                    WHERE n.job = r.job AND n.run_id > r.run_id AND n.status IN ('COMPLETE', 'COMPLETE_WITH_REJECTS')))";
+                    WHERE n.job = r.job AND n.run_id > r.run_id AND n.status IN ('COMPLETE', 'COMPLETE_WITH_REJECTS')
+                      AND (r.window_high IS NULL
+                           OR (n.window_high IS NOT NULL AND n.stage_table = r.stage_table
+                               AND n.mapping #>> '{window,column,column}' = r.mapping #>> '{window,column,column}'))))";
 
 const TOTALS: &str = "pg_catalog.count(*), COALESCE(pg_catalog.sum(chunks), 0)::int8,
     pg_catalog.to_char(pg_catalog.min(started_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),

@@ -246,29 +246,38 @@ pub async fn items(connection: &Connection, run: i64, round: i32) -> Result<Vec<
 }
 
 /// Asks that nothing more of a run is started. The first to ask is remembered; a worker of an earlier round has no say:
-/// somebody may have resumed the run since.
+/// somebody may have resumed the run since. Returns whether it was halted by this.
 ///
 /// # Errors
 /// What the server or the connection says.
-pub async fn halt(connection: &Connection, run: i64, round: i32, failure: &Failure) -> Result<(), Failure> {
+pub async fn halt(connection: &Connection, run: i64, round: i32, failure: &Failure) -> Result<bool, Failure> {
     let status = Status::of_halt(failure.class);
     let sql = "UPDATE stagemill.run SET halted = $2, error_class = $3, sqlstate = $4, error = $5
-               WHERE run_id = $1 AND round = $6 AND halted IS NULL AND ended_at IS NULL";
+               WHERE run_id = $1 AND round = $6 AND halted IS NULL AND ended_at IS NULL RETURNING 1";
     let class = format!("{:?}", failure.class);
-    connection
-        .query(
-            sql,
-            &[
-                (&run, Type::INT8),
-                (&status.as_str(), Type::TEXT),
-                (&class, Type::TEXT),
-                (&failure.sqlstate, Type::TEXT),
-                (&failure.message(), Type::TEXT),
-                (&round, Type::INT4),
-            ],
-        )
-        .await?;
-    Ok(())
+    let params: [Param<'_>; 6] = [
+        (&run, Type::INT8),
+        (&status.as_str(), Type::TEXT),
+        (&class, Type::TEXT),
+        (&failure.sqlstate, Type::TEXT),
+        (&failure.message(), Type::TEXT),
+        (&round, Type::INT4),
+    ];
+    Ok(connection.query_opt(sql, &params).await?.is_some())
+}
+
+/// Asks the same whatever round it is in. Whoever drives the run closes it when what is in flight has finished. Returns whether it was open.
+///
+/// # Errors
+/// When there is no such run, or the server can't be asked.
+pub async fn stop(connection: &Connection, id: i64, why: &Failure) -> Result<bool, Failure> {
+    loop {
+        let run = load(connection, id).await?;
+        // Where a round was opened in this moment, the end is asked of that one.
+        if !run.status.is_open() || run.halted.is_some() || halt(connection, id, run.round, why).await? {
+            return Ok(run.status.is_open());
+        }
+    }
 }
 
 /// Marks a run that a person interrupted: nobody works on it, `resume` goes on. Not when it has gone to another owner.
@@ -342,13 +351,15 @@ pub async fn reopen(connection: &Connection, run: &Run, owner: &str) -> Result<(
     let round_limit = run.round + int(run.spec.retry.rounds);
     let sql =
         "UPDATE stagemill.run SET status = 'RUNNING', ended_at = NULL, owner = $2, round_limit = $3, halted = NULL, tuning = NULL,
-                   error_class = NULL, sqlstate = NULL, error = NULL
+                   -- What a limit had slowed down starts at its full pace: who looks after it now knows of no hold.
+                   allowed = CASE WHEN auto THEN allowed END, error_class = NULL, sqlstate = NULL, error = NULL
                WHERE run_id = $1";
     let params: [Param<'_>; 3] = [(&run.id, Type::INT8), (&owner, Type::TEXT), (&round_limit, Type::INT4)];
     connection.query(sql, &params).await.map_err(|failure| match failure.sqlstate.as_deref() {
         Some("23505") => Failure::new(Class::AlreadyRunning, "another run of the job, or on its tables, is open"),
         _ => failure,
     })?;
+    hold::lift(connection, run.id, hold::LIMITS).await?;
     Ok(())
 }
 

@@ -24,7 +24,7 @@ const MIGRATION_LOCK: i64 = super::lock_key(0);
 /// # Errors
 /// When the schema is newer than this program, or the role may not create it.
 pub async fn migrate(connection: &Connection) -> Result<i32, Failure> {
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let result = migrate_in_transaction(connection).await;
     connection.end(result).await.map_err(|failure| match failure.sqlstate.as_deref() {
         Some("42501") => {

@@ -10,8 +10,8 @@ pub(super) struct Board {
     items: VecDeque<Item>,
     /// Items that somebody works on: they may come back.
     taken: usize,
-    /// Workers that left: those behind move up.
-    gone: u32,
+    /// Ranks of workers that left: those behind move up.
+    gone: Vec<u32>,
     /// Workers of a higher rank wait.
     allowed: u32,
     /// Why nothing is to be started now.
@@ -22,7 +22,7 @@ pub(super) struct Board {
 
 impl Board {
     pub(super) fn new(items: &[Item], allowed: u32) -> Self {
-        Self { items: items.iter().copied().collect(), taken: 0, gone: 0, allowed, held: None, closed: false }
+        Self { items: items.iter().copied().collect(), taken: 0, gone: Vec::new(), allowed, held: None, closed: false }
     }
 
     /// Whether no worker will find anything to do any more.
@@ -32,7 +32,8 @@ impl Board {
 
     /// Hands an item to a worker that may take one, with its rank among those that are still there.
     pub(super) fn take(&mut self, rank: u32) -> Option<(Item, u32)> {
-        let rank = rank.saturating_sub(self.gone).max(1);
+        let before = self.gone.iter().filter(|gone| **gone < rank).count();
+        let rank = rank.saturating_sub(u32::try_from(before).unwrap_or(u32::MAX)).max(1);
         if self.closed || self.held.is_some() || rank > self.allowed {
             return None;
         }
@@ -49,9 +50,9 @@ impl Board {
     }
 
     /// A worker leaves, and what is left of its item is for the next round.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn leave(&mut self, rank: u32) {
         self.finish();
-        self.gone += 1;
+        self.gone.push(rank);
     }
 
     /// A worker is done with an item.
@@ -106,10 +107,15 @@ mod tests {
 
     #[test]
     fn those_behind_a_worker_that_left_move_up() {
-        let mut board = Board::new(&[item(1), item(2)], 1);
-        assert_eq!((board.take(1), board.take(2)), (Some((item(1), 1)), None));
-        board.leave();
-        assert_eq!(board.take(2), Some((item(2), 1)));
+        let mut board = Board::new(&[item(1), item(2), item(3)], 2);
+        assert_eq!((board.take(1), board.take(2)), (Some((item(1), 1)), Some((item(2), 2))));
+        assert_eq!(board.take(3), None);
+        board.leave(2);
+        board.allowed = 1;
+        assert_eq!((board.take(3), board.take(1)), (None, Some((item(3), 1))));
+        board.give_back(item(3));
+        board.leave(1);
+        assert_eq!(board.take(3), Some((item(3), 1)));
     }
 
     #[test]

@@ -115,6 +115,15 @@ impl Connection {
         self.client.simple_query(sql).await.map_err(|error| failure(&error))
     }
 
+    /// Begins a transaction on the ledger. What a role has set as its `statement_timeout`, for people's queries mostly, would end the writing of
+    /// very many chunks as if somebody had cancelled it.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub async fn begin(&self) -> Result<(), Failure> {
+        self.batch("BEGIN; SET LOCAL statement_timeout = '600s'").await.map(|_| ())
+    }
+
     /// Commits the open transaction when `result` is Ok, else rolls it back. COMMIT is sent alone: a client killed before it must leave
     /// nothing behind that commits.
     ///

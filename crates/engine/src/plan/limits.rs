@@ -27,7 +27,8 @@ pub(super) async fn outside(
     }
 }
 
-/// Turns ranges into chunks that know how many rows they may delete, and sets how many rows may be set aside.
+/// Turns ranges into chunks that know how many rows they may delete, and sets how many rows may be set aside. Shares are of the rows that the
+/// ranges hold: all but those outside.
 ///
 /// # Errors
 /// [`Class::LimitExceeded`] when the run would delete more rows than the job allows.
@@ -35,10 +36,11 @@ pub(super) async fn set(
     connection: &Connection,
     mapping: &mut Mapping,
     ranges: Vec<Range>,
+    outside: i64,
     job: &Job,
 ) -> Result<Vec<Planned>, Failure> {
     let shares = [&job.max_deletes, &job.max_rejects].into_iter().flatten().any(Limit::is_share);
-    let staged = if shares { ask(connection, mapping, &statement::count_window(mapping)).await? } else { 0 };
+    let staged = if shares { ask(connection, mapping, &statement::count_window(mapping)).await? - outside } else { 0 };
     if let (Some(limit), true) = (&job.max_rejects, mapping.reject_limit.is_some()) {
         mapping.reject_limit = Some(limit.rows(staged));
     }

@@ -4,7 +4,7 @@ use crate::{
     chunk::{CutColumn, Range, Tid},
     finding::Finding,
     ident::Ident,
-    job::{ChunkBy, Job, Operation},
+    job::{ChunkBy, Job, Operation, StageRows},
     mapping::{KeyColumn, Mapping},
     table::{Column, Kind, Table},
 };
@@ -37,6 +37,14 @@ pub fn cut(job: &Job, stage: &Table, target: &Table, key: &[KeyColumn], findings
             "chunks.by",
             "would let changes of one key lie in two chunks, each of which would pick a newest one",
             "cut along a column of the target's key",
+        ));
+    }
+    let order_matters = !matches!(job.operation, Operation::Sql | Operation::Delete);
+    if job.stage_rows == StageRows::Delete && order_matters && !keys_together && !keys_are_unique {
+        findings.push(Finding::error(
+            "stage_rows",
+            "\"delete\" would take two rows of one key, of which the second comes during the run, by two chunks in any order: the older one could be what stays",
+            "cut along the target's key (\"chunks\": {\"by\": \"key\"}), create a unique index of the stage on it, or use \"keep\"",
         ));
     }
     let columns = columns.iter().filter_map(|name| cut_column(name, stage)).collect();

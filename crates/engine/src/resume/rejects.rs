@@ -23,7 +23,7 @@ pub async fn rejects(connection: &Connection, id: i64, owner: &str) -> Result<An
     }
     ledger::reject::require_some(connection, id).await?;
     refuse_lost(connection, &run).await?;
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let reopened = reopen(connection, id, owner).await;
     connection.end(reopened).await
 }

@@ -15,8 +15,8 @@ const RANK: &str = "\"stagemill rank\"";
 pub(super) const TIES: &str = "\"stagemill ties\"";
 const GUARDED: &str = "\"stagemill guarded\"";
 
-/// Digits as DMS writes them, and what else reads as a number.
-const NUMBER: &str = "'^[[:space:]]*[+-]?[0-9]+([.][0-9]*)?[[:space:]]*$'";
+/// Digits as DMS writes them, and what else reads as a number. Which other characters are spaces goes by the locale, and numeric takes none of them.
+const NUMBER: &str = r"E'^[ \\t\\n\\v\\f\\r]*[+-]?[0-9]+([.][0-9]*)?[ \\t\\n\\v\\f\\r]*$'";
 
 /// The columns that say of a staged row what it is and how new, beside its own.
 pub(super) fn columns(mapping: &Mapping, rules: &ChangeRules) -> [String; 3] {

@@ -19,7 +19,7 @@ pub async fn split(
     halves: [Planned; 2],
     failure: &Failure,
 ) -> Result<Option<[i32; 2]>, Failure> {
-    connection.batch("BEGIN").await?;
+    connection.begin().await?;
     let done = in_transaction(connection, chunk, halves, failure).await;
     connection.end(done).await
 }
