@@ -6,8 +6,8 @@ use stagemill_engine::failure::Class;
 
 use super::cloud::repository;
 
-/// The errors of ours that a state's Retry entries name.
-fn retried(definition: &str, state: &str) -> BTreeSet<String> {
+/// The errors with this beginning that a state's Retry entries name, each once.
+fn retried_as(definition: &str, state: &str, beginning: &str) -> BTreeSet<String> {
     // The time limit is a number only after substitution.
     let definition = definition.replace("${ExecutionTimeoutSeconds}", "1");
     let definition: serde_json::Value = serde_json::from_str(&definition).unwrap();
@@ -17,7 +17,10 @@ fn retried(definition: &str, state: &str) -> BTreeSet<String> {
     let names = entries
         .flat_map(|entry| entry["ErrorEquals"].as_array().unwrap())
         .map(|name| name.as_str().unwrap().to_owned());
-    names.filter(|name| name.starts_with("Stagemill.")).collect()
+    let names: Vec<String> = names.filter(|name| name.starts_with(beginning)).collect();
+    let once: BTreeSet<String> = names.iter().cloned().collect();
+    assert_eq!(names.len(), once.len(), "{state}: {names:?}");
+    once
 }
 
 #[test]
@@ -26,7 +29,26 @@ fn every_task_retries_exactly_what_the_engine_calls_retryable() {
     let retryable: BTreeSet<String> =
         Class::ALL.into_iter().filter(|class| class.is_retryable()).map(Class::error_name).collect();
     for state in ["Plan", "Execute", "Record", "RecordPlanFailure"] {
-        assert_eq!(retried(&definition, state), retryable, "{state}");
+        assert_eq!(retried_as(&definition, state, "Stagemill."), retryable, "{state}");
+    }
+}
+
+/// AWS's own errors that pass by themselves, beside those that its guides name for each call of a function.
+#[test]
+fn every_task_waits_for_a_function_that_was_idle_and_for_a_free_slot() {
+    let definition = std::fs::read_to_string(repository().join("statemachine/apply.asl.json")).unwrap();
+    for state in ["Plan", "Execute", "Record", "RecordPlanFailure"] {
+        let names = retried_as(&definition, state, "Lambda.");
+        for name in [
+            "CodeArtifactUserPending",
+            "ResourceNotReady",
+            "ENINotReady",
+            "EC2Throttled",
+            "KMSThrottling",
+            "TooManyRequests",
+        ] {
+            assert!(names.contains(&format!("Lambda.{name}Exception")), "{state} {name}");
+        }
     }
 }
 

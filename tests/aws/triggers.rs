@@ -177,7 +177,13 @@ async fn an_alarm_holds_the_state_machines_runs_back_until_it_is_over_and_touche
     let held = async || {
         database.value("SELECT COALESCE(string_agg(concat(run_id, ' ', owner), ', ' ORDER BY hold_id), 'none') FROM stagemill.hold WHERE ended_at IS NULL AND until > now() + interval '59 min'").await
     };
-    cloud.invoke(FunctionName::Recorder, &alarm("cpu", "ALARM")).await.unwrap();
+    let mut late = alarm("cpu", "ALARM");
+    late["control"]["at"] = json!("2026-11-24T02:10:00Z");
+    cloud.invoke(FunctionName::Recorder, &late).await.unwrap();
+    assert_eq!(held().await, "none", "what was heard of too late may be over");
+    late["control"]["at"] =
+        json!(database.value("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')").await);
+    cloud.invoke(FunctionName::Recorder, &late).await.unwrap();
     cloud.invoke(FunctionName::Recorder, &alarm("memory", "ALARM")).await.unwrap();
     assert_eq!(held().await, "1 cpu, 1 memory");
     cloud.invoke(FunctionName::Recorder, &alarm("cpu", "INSUFFICIENT_DATA")).await.unwrap();

@@ -51,7 +51,7 @@ async fn why_not(database: &Database, spec: &Job) -> (Option<String>, String) {
 async fn changes_of_a_key_alone_have_nothing_to_update() {
     let database = with("(1, 1, 'I', '1')").await;
     let mut spec = changes(RULES);
-    spec.columns = job(&r#"{"name": "c", "stage": {"table": "s"}, "target": {"table": "t", "key": ["id"]}, "operation": "insert", "columns": ["id"]}"#).columns;
+    spec.columns = job(r#"{"name": "c", "stage": {"table": "s"}, "target": {"table": "t", "key": ["id"]}, "operation": "insert", "columns": ["id"]}"#).columns;
     let (class, text) = why_not(&database, &spec).await;
     assert_eq!(class.as_deref(), Some("BadJob"));
     assert!(text.contains("has nothing to update") && text.contains("or a guard"), "{text}");

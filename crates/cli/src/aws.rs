@@ -68,7 +68,9 @@ impl States {
     /// Starts an execution and answers with its ARN.
     pub(crate) async fn start(&self, machine: &str, about: &str, input: &Json) -> Result<String, CliError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let call = self.client.start_execution().state_machine_arn(machine).name(format!("{about}-{now}"));
+        // Of what a job's name may hold, only a point makes trouble: in names of executions that are logged.
+        let name = format!("{}-{now}", about.replace('.', "-"));
+        let call = self.client.start_execution().state_machine_arn(machine).name(name);
         let started = call.input(input.to_string()).send().await;
         Ok(started.map_err(|error| in_words(&error, "states:StartExecution", machine))?.execution_arn)
     }

@@ -12,6 +12,9 @@ use stagemill_engine::{
 /// How long an alarm holds runs back of which nothing more is heard.
 const LASTS_MINUTES: u32 = 60;
 
+/// An alarm that is heard of so late may be over: a busy database is what keeps the recorder from hearing of it.
+const STALE: Duration = Duration::from_secs(300);
+
 /// An alarm that changed its state, as the template's rule passes it on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,11 +22,13 @@ pub(crate) struct Alarm {
     /// Its name: the owner of the holds.
     alarm: String,
     state: State,
+    /// When it changed, in ISO 8601; left out by people.
+    at: Option<String>,
     /// The ARN of the state machine whose runs are meant.
     state_machine: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum State {
     Alarm,
@@ -36,6 +41,14 @@ impl Alarm {
     /// Holds back the runs in flight, or lets them go as far as this alarm is concerned.
     pub(crate) async fn obey(&self, connection: &Connection) -> Result<(), Failure> {
         let lasts = lasts()?;
+        let stale = match &self.at {
+            Some(at) if self.state == State::Alarm => hold::is_past(connection, at, STALE).await?,
+            _ => false,
+        };
+        if stale {
+            tracing::warn!(alarm = self.alarm, at = self.at, "an alarm was heard of too late, and holds nothing back");
+            return Ok(());
+        }
         for run in ledger::run::open_ids(connection, &self.owners()?).await? {
             let changed = match self.state {
                 State::Alarm => {
@@ -81,8 +94,12 @@ mod tests {
 
     #[test]
     fn an_alarm_is_about_the_executions_of_one_state_machine() {
-        let alarm =
-            |state_machine: &str| Alarm { alarm: "cpu".into(), state: State::Ok, state_machine: state_machine.into() };
+        let alarm = |state_machine: &str| Alarm {
+            alarm: "cpu".into(),
+            state: State::Ok,
+            at: None,
+            state_machine: state_machine.into(),
+        };
         let owners = alarm("arn:aws:states:eu-central-1:123456789012:stateMachine:apply").owners().unwrap();
         assert_eq!(owners, "arn:aws:states:eu-central-1:123456789012:execution:apply:");
         // All runs would begin with nothing.

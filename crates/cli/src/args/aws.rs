@@ -43,7 +43,7 @@ Examples:
   stagemill watch arn:aws:states:eu-central-1:123456789012:execution:apply:orders-1764123456789
 
 Ctrl-C ends the watching, not the execution. Without a way to the ledger the execution's state is shown alone. Exit code 0 when it
-SUCCEEDED, else 1.";
+SUCCEEDED, 5 when it left its work to the execution of an open run (Coalesced), else 1.";
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = WATCH_HELP)]

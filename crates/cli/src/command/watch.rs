@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use stagemill_engine::{
+    failure::Failure,
     ledger::{self, summary::Summary},
     pg::Connection,
 };
@@ -20,6 +21,9 @@ use crate::{
 /// Between two looks: Step Functions allows some 15 a second to an account.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Looks in a row that fail before watching is given up: an execution outlives a network's hiccup or an expired log-in.
+const LOOKS: u32 = 60;
+
 pub(crate) async fn run(args: WatchArgs, world: &World) -> Result<Exit, CliError> {
     let states = States::of(&args.execution).await?;
     until_end(world, &states, &args.execution, args.json).await
@@ -33,7 +37,7 @@ pub(crate) async fn until_end(
     as_json: bool,
 ) -> Result<Exit, CliError> {
     let ledger = connect(world).await;
-    let watching = follow(world, states, execution, ledger.as_ref());
+    let watching = follow(world, states, execution, ledger);
     let text = format!("the execution goes on: `stagemill watch {execution}` looks again");
     let (ended, run) = world.unless_stopped(&text, watching).await?;
     conclude(world, execution, &ended, run.as_ref(), as_json)
@@ -54,16 +58,34 @@ async fn follow(
     world: &World,
     states: &States,
     execution: &str,
-    ledger: Option<&Connection>,
+    mut ledger: Option<Connection>,
 ) -> Result<(Execution, Option<Summary>), CliError> {
     let mut bar = Watched::start(world);
+    let has_ledger = ledger.is_some();
+    let (mut seen, mut failed) = (false, 0);
     loop {
         // The state first: the run of an execution that has ended is as it stays.
-        let now = states.look(execution).await?;
-        let run = match ledger {
-            Some(connection) => newest(connection, execution).await?,
-            None => None,
+        let now = match states.look(execution).await {
+            Ok(now) => now,
+            Err(error) if seen && failed < LOOKS => {
+                if failed == 0 {
+                    world.say(&format!("the execution can't be looked at, and goes on; trying again: {error}"));
+                }
+                failed += 1;
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            Err(error) => return Err(error),
         };
+        (seen, failed) = (true, 0);
+        if ledger.is_none() && has_ledger {
+            ledger = server::connect_with_ledger(&world.connect).await.ok().map(|(_, connection)| connection);
+        }
+        let run = newest(ledger.as_ref(), execution).await.unwrap_or_else(|failure| {
+            world.say(&format!("the ledger can't be asked, and the execution goes on; trying again: {failure}"));
+            ledger = None;
+            None
+        });
         if !now.is_running() {
             bar.finish();
             return Ok((now, run));
@@ -73,7 +95,8 @@ async fn follow(
     }
 }
 
-async fn newest(connection: &Connection, execution: &str) -> Result<Option<Summary>, CliError> {
+async fn newest(ledger: Option<&Connection>, execution: &str) -> Result<Option<Summary>, Failure> {
+    let Some(connection) = ledger else { return Ok(None) };
     Ok(match ledger::run::newest_of(connection, execution).await? {
         Some(run) => Some(ledger::summary::of_run(connection, run).await?),
         None => None,
@@ -98,15 +121,24 @@ fn conclude(
         }
         world.print(&said(ended))?;
     }
-    Ok(if status == "SUCCEEDED" { Exit::Done } else { Exit::NotApplied })
+    Ok(match status {
+        // A script that goes on at 0 would take its rows for applied.
+        "SUCCEEDED" if step(ended) == "coalesced" => Exit::AlreadyRunning,
+        "SUCCEEDED" => Exit::Done,
+        _ => Exit::NotApplied,
+    })
+}
+
+/// What the last answer of planner or recorder was.
+fn step(ended: &Execution) -> &str {
+    ended.output.as_ref().and_then(|output| output["status"].as_str()).unwrap_or_default()
 }
 
 /// An execution's end in a sentence.
 fn said(ended: &Execution) -> String {
     let status = ended.status.as_str();
-    let step = ended.output.as_ref().and_then(|output| output["status"].as_str()).unwrap_or_default();
     let run = ended.output.as_ref().map(|output| output["run"].to_string()).unwrap_or_default();
-    match (step, &ended.error) {
+    match (step(ended), &ended.error) {
         ("coalesced", _) => format!(
             "execution {status}: run {run} was open, and its execution makes one more after it, which applies what is staged now"
         ),
