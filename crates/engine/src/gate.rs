@@ -83,7 +83,7 @@ pub async fn tend(connection: &Connection, run: &Run, every: Duration) -> Result
     if !run.spec.limits.is_none() && turn.now - turn.memory.limits_at >= LIMITS_EVERY {
         turn.limits(connection, run).await?;
     }
-    if turn.pace.auto && turn.memory.held_since.is_none() {
+    if turn.tunes() {
         turn.tune(connection, run).await?;
     }
     let mut at_risk = None;
@@ -96,7 +96,7 @@ pub async fn tend(connection: &Connection, run: &Run, every: Duration) -> Result
         let sql = "UPDATE stagemill.run SET tuning = $2 WHERE run_id = $1";
         connection.query(sql, &[(&run.id, Type::INT8), (&memory, Type::JSONB)]).await?;
     }
-    Ok(Some(Tended { at_risk, tuning: turn.pace.auto && !turn.memory.tuner.keeps(turn.now) }))
+    Ok(Some(Tended { at_risk, tuning: turn.tunes() }))
 }
 
 /// The right to look after a run, and how it stands.
@@ -179,10 +179,14 @@ impl Turn {
         Err(failure)
     }
 
+    /// Whether the best number of chunks at a time is being looked for: not while a limit holds the run back or has just slowed it down, nor for
+    /// a while after one was found.
+    fn tunes(&self) -> bool {
+        let Memory { held_since, faster_at, tuner, .. } = &self.memory;
+        self.pace.auto && held_since.is_none() && faster_at.is_none() && !tuner.keeps(self.now)
+    }
+
     async fn tune(&mut self, connection: &Connection, run: &Run) -> Result<(), Failure> {
-        if self.memory.faster_at.is_some() || self.memory.tuner.keeps(self.now) {
-            return Ok(());
-        }
         let allowed = self.pace.allowed.unwrap_or(self.pace.parallelism);
         let seen = tuner::look(connection, run.id, self.now).await?;
         if let Some((to, reason)) = self.memory.tuner.step(allowed, self.pace.parallelism, &seen) {

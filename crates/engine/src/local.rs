@@ -187,7 +187,8 @@ impl Driver<'_> {
             // Where there are very many chunks, or the processors are busy, a look takes a while: it may use a seventh of the time while there is
             // something to find, otherwise a twentieth.
             let took = began.elapsed();
-            let pause = if tuning { gate::EVERY_WHILE_TUNING.max(took * 6) } else { gate::EVERY.max(took * 20) };
+            let searches = tuning && !board.borrow().is_held();
+            let pause = if searches { gate::EVERY_WHILE_TUNING.max(took * 6) } else { gate::EVERY.max(took * 20) };
             let over = seen.wait_for(Board::is_over);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

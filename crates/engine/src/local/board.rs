@@ -30,6 +30,11 @@ impl Board {
         self.closed || (self.items.is_empty() && self.taken == 0)
     }
 
+    /// Whether nothing is to be started now.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Hands an item to a worker that may take one, with its rank among those that are still there.
     pub(super) fn take(&mut self, rank: u32) -> Option<(Item, u32)> {
         let before = self.gone.iter().filter(|gone| **gone < rank).count();
