@@ -81,8 +81,11 @@ struct Heap {
     pages: u32,
     /// Rows that are cut, those with a NULL in the key aside.
     rows_a_page: f64,
-    /// Rows of a page that has any: many a page is empty after a DELETE.
+    /// The share of pages that have rows: after a DELETE many have none.
+    used: f64,
+    /// All rows of a page that has any, and the highest line of one.
     lines_a_page: f64,
+    lines: f64,
 }
 
 /// Measures every heap that has blocks.
@@ -100,7 +103,7 @@ async fn measure(connection: &Connection, mapping: &Mapping, stage: &Table) -> R
         let filter = if condition.is_empty() { "true" } else { &condition };
         let sql = format!(
             "SELECT (pg_catalog.count(*) FILTER (WHERE {filter}))::float8, pg_catalog.count(*)::float8,
-                    pg_catalog.count(DISTINCT (stage.ctid::text::point)[0])::float8
+                    pg_catalog.count(DISTINCT (stage.ctid::text::point)[0])::float8, COALESCE(pg_catalog.max((stage.ctid::text::point)[1]), 1)
              FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({percent})",
             leaf.name
         );
@@ -111,7 +114,9 @@ async fn measure(connection: &Connection, mapping: &Mapping, stage: &Table) -> R
             leaf: leaf.clone(),
             pages,
             rows_a_page: count(0) / looked_at,
+            used: (count(2) / looked_at).min(1.0),
             lines_a_page: count(1) / count(2).max(1.0),
+            lines: count(3),
         });
     }
     Ok(heaps)
@@ -160,18 +165,17 @@ async fn sample(
     let texts = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
     let in_order = lies_in_order(connection, mapping, heaps).await?;
     let random = (SAMPLED_ROWS / size as f64).max(LEAST_SAMPLED / rows).min(1.0);
-    let from = heaps.iter().map(|heap| {
-        let from = if in_order { spaced(heap, size) } else { at_random(heap, random) };
-        format!("SELECT {sampled} {from} AND {condition}")
-    });
-    // Of what was really drawn: from pages with few rows, or none, it is less than was meant.
-    let step =
-        format!("GREATEST(1, pg_catalog.floor(pg_catalog.count(*) OVER () * {size}::float8 / {rows}::float8)::int8)");
+    let drawn = heaps.iter().map(|heap| if in_order { spaced(heap, size) } else { at_random(heap, random) });
+    let (share, from): (Vec<f64>, Vec<String>) = drawn.unzip();
+    // Of all heaps alike, but for rounding.
+    let share = share.iter().sum::<f64>() / share.len().max(1) as f64;
+    let step = ((size as f64 * share) as u64).max(1);
+    let from = from.iter().map(|from| format!("SELECT {sampled} {from} AND {condition}"));
     let sql = format!(
         "SELECT {texts} FROM (
-            SELECT {names}, pg_catalog.row_number() OVER (ORDER BY {names}) AS \"stagemill row\", {step} AS \"stagemill step\"
+            SELECT {names}, pg_catalog.row_number() OVER (ORDER BY {names}) AS \"stagemill row\"
             FROM ({}) AS sample
-         ) AS numbered WHERE \"stagemill row\" % \"stagemill step\" = 0 ORDER BY \"stagemill row\"",
+         ) AS numbered WHERE \"stagemill row\" % {step} = 0 ORDER BY \"stagemill row\"",
         from.collect::<Vec<_>>().join("\nUNION ALL\n")
     );
     ask_boundaries(connection, mapping, &sql).await
@@ -195,26 +199,31 @@ async fn lies_in_order(connection: &Connection, mapping: &Mapping, heaps: &[Heap
     Ok(probe::ask_one(connection, &mapping.settings, &sql, &[]).await?.get(0))
 }
 
-/// Rows of whole blocks, at random.
-fn at_random(heap: &Heap, share: f64) -> String {
-    format!("FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({}) WHERE true", heap.leaf.name, share * 100.0)
+/// The share of a heap's rows that is drawn, and from where: whole blocks, at random.
+fn at_random(heap: &Heap, share: f64) -> (f64, String) {
+    (share, format!("FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({}) WHERE true", heap.leaf.name, share * 100.0))
 }
 
-/// A few rows of blocks that are evenly spaced.
-fn spaced(heap: &Heap, size: u64) -> String {
-    let blocks_a_chunk = size as f64 / heap.rows_a_page.max(1.0);
+/// The share of a heap's rows that is drawn, and from where: a few lines of a block of each interval, whether there is a row or not.
+fn spaced(heap: &Heap, size: u64) -> (f64, String) {
+    let blocks_a_chunk = size as f64 / heap.rows_a_page.max(1.0) * heap.used;
     let every = (blocks_a_chunk / SAMPLED_BLOCKS).floor().max(1.0);
     // A chunk of fewer blocks takes more of each.
     let rows_a_block = ROWS_A_SAMPLED_BLOCK * (SAMPLED_BLOCKS * every / blocks_a_chunk).max(1.0);
     let line_step = (heap.lines_a_page / rows_a_block).floor().max(1.0);
-    let lines = heap.lines_a_page.round().max(1.0);
-    format!(
+    let lines = heap.lines.max(1.0);
+    let share = (lines / line_step).ceil() / lines / every;
+    // Anywhere in its interval: dead pages that come at equal distances would else be met again and again, or never.
+    let from = format!(
         "FROM ONLY {} AS stage WHERE stage.ctid = ANY (ARRAY(
-            SELECT pg_catalog.format('(%s,%s)', block, line)::tid
-            FROM pg_catalog.generate_series(0, {}, {every}) AS block, pg_catalog.generate_series(1, {lines}, {line_step}) AS line))",
+            WITH blocks AS MATERIALIZED (
+                SELECT first + pg_catalog.floor(pg_catalog.random() * {every})::int8 AS block
+                FROM pg_catalog.generate_series(0, {}, {every}) AS first)
+            SELECT pg_catalog.format('(%s,%s)', block, line)::tid FROM blocks, pg_catalog.generate_series(1, {lines}, {line_step}) AS line))",
         heap.leaf.name,
         heap.pages.saturating_sub(1),
-    )
+    );
+    (share, from)
 }
 
 struct Keys {
