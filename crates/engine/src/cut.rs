@@ -165,17 +165,24 @@ async fn sample(
     let texts = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
     let in_order = lies_in_order(connection, mapping, heaps).await?;
     let random = (SAMPLED_ROWS / size as f64).max(LEAST_SAMPLED / rows).min(1.0);
-    let drawn = heaps.iter().map(|heap| if in_order { spaced(heap, size) } else { at_random(heap, random) });
-    let (share, from): (Vec<f64>, Vec<String>) = drawn.unzip();
-    // Of all heaps alike, but for rounding.
-    let share = share.iter().sum::<f64>() / share.len().max(1) as f64;
-    let step = ((size as f64 * share) as u64).max(1);
+    let (from, step): (Vec<String>, String) = if in_order {
+        let (share, from): (Vec<f64>, Vec<String>) = heaps.iter().map(|heap| spaced(heap, size)).unzip();
+        // Of all heaps alike, but for rounding.
+        let share = share.iter().sum::<f64>() / share.len().max(1) as f64;
+        (from, ((size as f64 * share) as u64).max(1).to_string())
+    } else {
+        // How many blocks are drawn is left to chance, a tenth more or less of a hundred: what was drawn tells.
+        let step = format!(
+            "GREATEST(1, pg_catalog.floor(pg_catalog.count(*) OVER () * {size}::float8 / {rows}::float8)::int8)"
+        );
+        (heaps.iter().map(|heap| at_random(heap, random)).collect(), step)
+    };
     let from = from.iter().map(|from| format!("SELECT {sampled} {from} AND {condition}"));
     let sql = format!(
         "SELECT {texts} FROM (
-            SELECT {names}, pg_catalog.row_number() OVER (ORDER BY {names}) AS \"stagemill row\"
+            SELECT {names}, pg_catalog.row_number() OVER (ORDER BY {names}) AS \"stagemill row\", {step} AS \"stagemill step\"
             FROM ({}) AS sample
-         ) AS numbered WHERE \"stagemill row\" % {step} = 0 ORDER BY \"stagemill row\"",
+         ) AS numbered WHERE \"stagemill row\" % \"stagemill step\" = 0 ORDER BY \"stagemill row\"",
         from.collect::<Vec<_>>().join("\nUNION ALL\n")
     );
     ask_boundaries(connection, mapping, &sql).await
@@ -199,9 +206,9 @@ async fn lies_in_order(connection: &Connection, mapping: &Mapping, heaps: &[Heap
     Ok(probe::ask_one(connection, &mapping.settings, &sql, &[]).await?.get(0))
 }
 
-/// The share of a heap's rows that is drawn, and from where: whole blocks, at random.
-fn at_random(heap: &Heap, share: f64) -> (f64, String) {
-    (share, format!("FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({}) WHERE true", heap.leaf.name, share * 100.0))
+/// Rows of whole blocks, drawn at random.
+fn at_random(heap: &Heap, share: f64) -> String {
+    format!("FROM ONLY {} AS stage TABLESAMPLE SYSTEM ({}) WHERE true", heap.leaf.name, share * 100.0)
 }
 
 /// The share of a heap's rows that is drawn, and from where: a few lines of a block of each interval, whether there is a row or not.
