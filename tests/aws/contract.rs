@@ -42,8 +42,10 @@ fn every_task_waits_for_a_function_that_was_idle_and_for_a_free_slot() {
         for name in [
             "CodeArtifactUserPending",
             "ResourceNotReady",
+            "ResourceConflict",
             "ENINotReady",
             "EC2Throttled",
+            "EC2Unexpected",
             "KMSThrottling",
             "TooManyRequests",
         ] {

@@ -47,6 +47,35 @@ async fn a_start_that_waits_shows_the_run_and_ends_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_work_is_left_to_another_execution_does_not_end_as_if_it_were_done() {
+    let (database, cloud) = cloud(TABLES, r#", "parallelism": 2"#).await;
+    database.execute("UPDATE pause SET seconds = 0.3").await;
+    let first = cloud.start_execution(&json!({"job": "increments"})).await;
+    until("a chunk that is applied", async || {
+        database.value("SELECT count(*) FROM stagemill.chunk WHERE state = 'PROCESSED'").await != "0"
+    })
+    .await;
+    let second = stagemill(&database, &cloud, &["start", "increments", "--wait"]).await;
+    assert_eq!(second.status.code(), Some(5), "{}", said(&second));
+    assert!(said(&second).contains("run 1 was open, and its execution makes one more after it"), "{}", said(&second));
+
+    // Watching outlives the loss of its session on the ledger.
+    let mut watch = command(&database, &cloud, &["watch", &first]);
+    let watching = tokio::spawn(async move { watch.output().await.unwrap() });
+    let watchers = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'stagemill' AND pid <> pg_backend_pid() AND state = 'idle'";
+    // It asks every two seconds.
+    for _ in 0..15 {
+        database.value(watchers).await;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    database.execute("UPDATE pause SET seconds = 0").await;
+    let watched = watching.await.unwrap();
+    assert_eq!(watched.status.code(), Some(0), "{}", said(&watched));
+    assert!(said(&watched).contains("the ledger can't be asked, and the execution goes on"), "{}", said(&watched));
+    assert!(said(&watched).contains("execution SUCCEEDED"), "{}", said(&watched));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_execution_is_stopped_by_its_run_and_another_goes_on_with_it() {
     let (database, cloud) = cloud(TABLES, r#", "parallelism": 2"#).await;
     database.execute("UPDATE pause SET seconds = 0.3").await;

@@ -6,7 +6,7 @@ use stagemill_engine::{
     apply::{self, Left, Stop, Worker},
     chunk::Item,
     failure::{Class, Failure},
-    gate,
+    gate::{self, Tended},
     job::Job,
     ledger::{self, hold, pace},
     outcome::Status,
@@ -266,7 +266,8 @@ async fn a_run_is_ended_by_its_limits_only_where_the_job_asks_for_it() {
     let asks = LIMITED.replace(r#"FROM busy)""#, r#"FROM busy)", "abort_after_minutes": 5"#);
     database.planned(&increments(&asks), "me").await;
     let run = ledger::run::load(&database.connection, 1).await.unwrap();
-    assert_eq!(gate::tend(&database.connection, &run, gate::EVERY).await.map(|_| ()), Ok(()));
+    let nothing = Tended { at_risk: None, tuning: false };
+    assert_eq!(gate::tend(&database.connection, &run, gate::EVERY).await, Ok(Some(nothing)));
     for (held_for, ended) in [(299, false), (301, true)] {
         let back = format!(
             "UPDATE stagemill.run SET tended_at = NULL, tuning = jsonb_set(tuning || '{{\"limits_at\": 0}}', '{{held_since}}',
@@ -352,7 +353,10 @@ async fn check_names_a_limit_that_would_never_hold_or_always() {
     assert!(text.contains("limits.sql") && text.contains("one boolean"), "{text}");
     let text = findings(r#""sql": "SELECT nonsense""#).await;
     assert!(text.contains("limits.sql") && text.contains("42703"), "{text}");
-    database.execute("CREATE SEQUENCE written").await;
+    database.execute("CREATE FUNCTION aurora_replica_status() RETURNS TABLE (replica_lag_in_msec float8) LANGUAGE plpgsql AS $$ BEGIN RAISE 'not for you'; END $$").await;
+    let text = findings(r#""replica_lag_seconds": 4"#).await;
+    assert!(text.contains("limits can't be measured") && text.contains("P0001"), "{text}");
+    database.execute("DROP FUNCTION aurora_replica_status; CREATE SEQUENCE written").await;
     let text = findings(r#""sql": "SELECT nextval('written') > 0""#).await;
     assert!(text.contains("limits.sql") && text.contains("25006"), "{text}");
     assert!(!findings(r#""active_sessions": 4"#).await.contains("limits"));
@@ -389,7 +393,11 @@ async fn a_stop_that_meets_the_opening_of_a_round_is_not_lost() {
     recorder.batch("BEGIN; UPDATE stagemill.run SET round = round + 1").await.unwrap();
     let why = Failure::new(Class::Stopped, "somebody asked");
     let opened = async {
-        until(&database, "EXISTS (SELECT FROM pg_locks WHERE NOT granted)").await;
+        until(
+            &database,
+            "EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        )
+        .await;
         recorder.batch("COMMIT").await.unwrap();
     };
     let stopper = database.another_connection().await;

@@ -49,7 +49,8 @@ async fn chunks_of_a_large_stage_are_even_whether_its_rows_lie_in_the_order_of_t
 
 #[tokio::test]
 async fn a_run_that_finds_the_number_itself_has_chunks_for_many_sessions_where_the_target_does_not_fit_the_cache() {
-    let stage = "CREATE TABLE stage (id bigint PRIMARY KEY, n int); INSERT INTO stage SELECT g, 1 FROM generate_series(1, 40000) g;";
+    // So few pages that all of them are counted.
+    let stage = "CREATE TABLE stage (id int PRIMARY KEY, n int); INSERT INTO stage SELECT g, 1 FROM generate_series(1, 40000) g;";
     let fill = "INSERT INTO target SELECT g, 1 FROM generate_series(1, 40000) g;";
     for (at, target) in [
         ("plain", "CREATE TABLE target (id bigint PRIMARY KEY, n int);"),
@@ -63,7 +64,7 @@ async fn a_run_that_finds_the_number_itself_has_chunks_for_many_sessions_where_t
         let tables = format!("{stage}{target}{fill}");
         let fits = Database::with(&tables).await;
         let few = sizes(&fits.connection, 5_000, "\"auto\"").await;
-        assert!(few.len() <= 70, "{at}: {few:?}");
+        assert!(few.len() <= 66, "{at}: {few:?}");
         let small = scratch_postgres::ScratchPostgres::builder().setting("shared_buffers", "1MB").start().unwrap();
         let connection =
             Server::new(small.url("postgres").parse().unwrap(), &Trust::System).unwrap().connect("test").await.unwrap();

@@ -57,6 +57,19 @@ async fn a_planner_that_died_while_planning_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn a_timeout_that_a_role_has_for_its_queries_does_not_end_the_writing_of_the_plan() {
+    let database = Database::with(TABLES).await;
+    database
+        .execute(
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END $$;
+             CREATE TRIGGER dawdle BEFORE INSERT ON stagemill.chunk FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
+             SET statement_timeout = '500ms'",
+        )
+        .await;
+    database.planned(&upsert(""), "me").await;
+}
+
+#[tokio::test]
 async fn a_second_start_is_turned_away_by_name_and_touches_nothing() {
     let database = Database::with(TABLES).await;
     database.planned(&upsert(""), "me").await;

@@ -83,8 +83,9 @@ struct Heap {
     rows_a_page: f64,
     /// The share of pages that have rows: after a DELETE many have none.
     used: f64,
-    /// All rows of a page that has any, and the highest line of one.
+    /// All rows of a page that has any.
     lines_a_page: f64,
+    /// The highest line of a page.
     lines: f64,
 }
 

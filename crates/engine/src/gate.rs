@@ -62,7 +62,7 @@ pub struct AtRisk {
 }
 
 /// What looking after a run came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tended {
     /// Set when its deadline is found to be at risk, once a run.
     pub at_risk: Option<AtRisk>,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Type};
 
 use crate::{
     failure::{self, Class, Failure},
@@ -101,4 +101,14 @@ pub async fn ask_one(
     let rows = ask(connection, settings, sql, params).await?;
     let none = || Failure::new(Class::Internal, "a question to the catalog had no answer");
     rows.into_iter().next().ok_or_else(none)
+}
+
+/// Whether a time (ISO 8601) is longer ago than this, by the server's clock.
+///
+/// # Errors
+/// When it is no time, or the server can't be asked.
+pub async fn is_past(connection: &Connection, at: &str, ago: Duration) -> Result<bool, Failure> {
+    let sql = "SELECT pg_catalog.clock_timestamp() - $1::text::timestamptz > $2 * interval '1 second'";
+    let row = connection.query_one(sql, &[(&at, Type::TEXT), (&ago.as_secs_f64(), Type::FLOAT8)]).await?;
+    Ok(row.get(0))
 }

@@ -7,6 +7,7 @@ use stagemill_engine::{
     failure::{Class, Failure},
     ledger::{self, hold},
     pg::Connection,
+    probe,
 };
 
 /// How long an alarm holds runs back of which nothing more is heard.
@@ -42,7 +43,7 @@ impl Alarm {
     pub(crate) async fn obey(&self, connection: &Connection) -> Result<(), Failure> {
         let lasts = lasts()?;
         let stale = match &self.at {
-            Some(at) if self.state == State::Alarm => hold::is_past(connection, at, STALE).await?,
+            Some(at) if self.state == State::Alarm => probe::is_past(connection, at, STALE).await?,
             _ => false,
         };
         if stale {

@@ -199,9 +199,7 @@ impl Case {
         self.skip_unchanged &= self.operation.updates();
         self.guard &= changes;
         self.empties &= self.operation != Operation::Sql;
-        let apart = self.by == By::Ctid || (self.by == By::Auto && !self.indexed);
-        let in_order = changes || (self.empties && self.operation != Operation::Delete);
-        if in_order && apart {
+        if changes && self.by == By::Ctid {
             self.by = By::Key;
         }
         let mut seen = BTreeSet::new();
@@ -222,6 +220,12 @@ impl Case {
             }
         });
         self
+    }
+
+    /// Whether a job that empties its stage wants it to prove that keys are unique: their rows can lie in two chunks, whose order matters.
+    pub fn wants_unique_keys(&self) -> bool {
+        let apart = self.by == By::Ctid || (self.by == By::Auto && !self.indexed);
+        self.empties && apart && !matches!(self.operation, Operation::Changes | Operation::Delete)
     }
 
     /// Whether changes are staged that can't be used. They are not tried again: of their key others may have been applied.

@@ -93,8 +93,10 @@ impl Case {
         columns.extend(self.key_columns(|key| key.staged));
         columns.extend(["n bigint".into(), "v text".into(), "op text".into(), format!("seq {}", self.order[0])]);
         let mut sql = self.create("stage", &columns, "", self.stage);
-        if self.indexed {
-            sql += &format!("CREATE INDEX ON stage ({});", self.keys().join(", "));
+        let unique = self.wants_unique_keys();
+        if self.indexed || unique {
+            let kind = if unique { "UNIQUE INDEX" } else { "INDEX" };
+            sql += &format!("CREATE {kind} ON stage ({});", self.keys().join(", "));
         }
         let mut rows = Vec::new();
         for (nr, row) in self.staged.iter().enumerate() {

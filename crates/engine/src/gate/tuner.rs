@@ -1,7 +1,7 @@
 //! Finds how many chunks at a time are best for a run.
 //!
-//! Two signals. Sessions that mostly wait for reads leave the processors idle: their number doubles until fewer do, which takes a few looks and no
-//! chunk has to end. Where they never did, rows per second decide: more sessions while that brings more rows. What was found is kept for a minute;
+//! Two signals. Sessions that mostly wait for reads leave the processors idle: their number doubles while they do, which takes a few looks and no
+//! chunk has to end; that they do no more is believed when chunks have. Where they never did, rows per second decide: more sessions while that brings more rows. What was found is kept for a minute;
 //! only then are fewer tried as well, since a window at a number that is too small costs a short run more than it can gain.
 
 use serde::{Deserialize, Serialize};

@@ -65,16 +65,6 @@ pub async fn lift(connection: &Connection, run: i64, owner: &str) -> Result<bool
     Ok(connection.query_opt(sql, &[(&run, Type::INT8), (&owner, Type::TEXT)]).await?.is_some())
 }
 
-/// Whether a time (ISO 8601) is longer ago than this, by the server's clock.
-///
-/// # Errors
-/// When it is no time, or the server can't be asked.
-pub async fn is_past(connection: &Connection, at: &str, ago: Duration) -> Result<bool, Failure> {
-    let sql = "SELECT pg_catalog.clock_timestamp() - $1::text::timestamptz > $2 * interval '1 second'";
-    let row = connection.query_one(sql, &[(&at, Type::TEXT), (&ago.as_secs_f64(), Type::FLOAT8)]).await?;
-    Ok(row.get(0))
-}
-
 /// Ends whatever holds a run that is closed.
 ///
 /// # Errors
