@@ -13,6 +13,7 @@ use stagemill_engine::{
     pg::{Connection, Server, Trust},
     plan::{self, DeadRun, Start, Started},
 };
+use tokio_util::sync::CancellationToken;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -105,9 +106,8 @@ impl Database {
 
 /// Drives a run to its end, with workers that connect to this server.
 pub async fn drive(server: &Server, answer: Answer) -> Summary {
-    let (_keep, stop) = tokio::sync::watch::channel(false);
     let report: &(dyn Fn(Report<'_>) + Sync) = &|_| {};
-    let driver = Driver { server, worker: "test", stop, report };
+    let driver = Driver { server, worker: "test", stop: CancellationToken::new(), report };
     match driver.run(answer).await.unwrap() {
         Ended::Closed(summary) | Ended::Interrupted(summary) => *summary,
     }

@@ -226,7 +226,7 @@ async fn a_chunk_that_the_deadline_cuts_off_is_left_for_the_next_call() {
         let connection = database.another_connection().await;
         let run = ledger::run::load(&connection, 1).await.unwrap();
         let deadline = Some(std::time::Instant::now() + Duration::from_micros(700_000 + microseconds));
-        let stop = Stop { deadline, asked: None };
+        let stop = Stop { deadline, ..Stop::default() };
         let worker = Worker { connection: &connection, run: &run, name: "test", rank: None };
         // Not even where one attempt is all that there is.
         database.execute("UPDATE stagemill.chunk SET attempt_limit = 1").await;
@@ -263,7 +263,7 @@ async fn held_chunks_are_among_those_left() {
     holder.batch("BEGIN; SELECT FROM stagemill.chunk WHERE chunk_id IN (1, 2) FOR UPDATE").await.unwrap();
     let connection = database.another_connection().await;
     let run = ledger::run::load(&connection, 1).await.unwrap();
-    let stop = Stop { deadline: Some(std::time::Instant::now() + Duration::from_millis(900)), asked: None };
+    let stop = Stop { deadline: Some(std::time::Instant::now() + Duration::from_millis(900)), ..Stop::default() };
     let worker = Worker { connection: &connection, run: &run, name: "test", rank: None };
     assert_eq!(apply::item(worker, &WHOLE, &stop, &|_| {}).await.unwrap().chunks, [1, 2, 4]);
 }

@@ -13,6 +13,7 @@ use stagemill_engine::{
     plan::{self, DeadRun, Start, Started},
     record, resume, skip,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::database::{Database, job};
 
@@ -77,8 +78,7 @@ async fn a_stage_is_not_truncated_when_a_policy_hides_rows_of_it() {
     let spec = spec("upsert", PLAIN, r#", "stage_rows": "truncate""#);
     let start = Start { owner: "me", trigger_id: None, followed_by: &[], job: &spec, dead: DeadRun::Keep };
     let Started::Run(answer) = plan::start(&connection, &start).await.unwrap() else { panic!() };
-    let (_keep, stop) = tokio::sync::watch::channel(false);
-    let driver = Driver { server: &server, worker: "me", stop, report: &|_| {} };
+    let driver = Driver { server: &server, worker: "me", stop: CancellationToken::new(), report: &|_| {} };
     let Ended::Closed(summary) = driver.run(answer).await.unwrap() else { panic!() };
     assert_eq!(summary.status, Status::Incomplete);
     assert!(summary.error.unwrap().contains("row-level security"));

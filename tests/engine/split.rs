@@ -77,7 +77,7 @@ async fn a_chunk_that_no_call_can_finish_whole_is_finished_in_parts() {
     loop {
         let run = ledger::run::load(&connection, 1).await.unwrap();
         // Time for about 18 rows.
-        let stop = Stop { deadline: Some(Instant::now() + Duration::from_millis(800)), asked: None };
+        let stop = Stop { deadline: Some(Instant::now() + Duration::from_millis(800)), ..Stop::default() };
         let worker = Worker { connection: &connection, run: &run, name: "lambda", rank: None };
         let left = apply::item(worker, &item, &stop, &|_| {}).await.unwrap();
         calls += 1;

@@ -262,7 +262,7 @@ impl Victim for Functions {
         }
     }
 
-    async fn end(&self, mut executions: Executions) -> String {
+    async fn end(&self, _: &Scene, mut executions: Executions) -> String {
         for execution in &executions.started {
             self.cloud.wait(execution).await;
         }

@@ -10,6 +10,7 @@ use stagemill_engine::{
     local::{Driver, Ended},
     outcome::Status,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::database::{Database, job};
 
@@ -29,9 +30,8 @@ fn adding(expression: &str) -> Job {
 
 /// Drives a run while something is done to it.
 async fn meanwhile(database: &Database, answer: Answer, done: impl Future<Output = ()>) -> Result<Ended, Failure> {
-    let (_keep, stop) = tokio::sync::watch::channel(false);
     let server = database.server();
-    let driver = Driver { server: &server, worker: "test", stop, report: &|_| {} };
+    let driver = Driver { server: &server, worker: "test", stop: CancellationToken::new(), report: &|_| {} };
     let (ended, ()) = tokio::join!(driver.run(answer), done);
     ended
 }

@@ -12,7 +12,10 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+};
 
 use super::{
     fault::{Fault, pause},
@@ -80,7 +83,7 @@ impl Program {
         if !locked.await.is_ok_and(|runs| !runs.is_empty()) {
             return false;
         }
-        let (code, said) = ended(self.command(scene, &["run", "faults"])).await;
+        let (code, said) = ended(self.command(scene, &["run", "faults"]), scene.witness()).await;
         let _ = connection.batch("ROLLBACK").await;
         // 5: another run is open.
         assert_eq!(code, Some(5), "{said}");
@@ -148,8 +151,8 @@ impl Victim for Program {
         }
     }
 
-    async fn end(&self, child: Child) -> String {
-        let (code, said) = ended(child).await;
+    async fn end(&self, scene: &Scene, child: Child) -> String {
+        let (code, said) = ended(child, scene.witness()).await;
         assert!(!said.contains(PLANTED), "a row's value or a password was printed: {said}");
         // 70 is a defect of ours, 101 a panic.
         assert!(!matches!(code, Some(70 | 101)), "{code:?}: {said}");
@@ -168,10 +171,22 @@ pub fn signal(child: &Child, signal: Signal) -> bool {
     child.id().and_then(|pid| i32::try_from(pid).ok()).is_some_and(|pid| kill(Pid::from_raw(pid), signal).is_ok())
 }
 
-/// Waits for a program's end.
-pub async fn ended(child: Child) -> (Option<i32>, String) {
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
-    let output = output.unwrap_or_else(|_| panic!("the program hangs")).unwrap();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    (output.status.code(), said)
+/// Waits for a program's end. One that hangs is killed, once `witness` has told how things stand.
+pub async fn ended(mut child: Child, witness: impl Future<Output = String>) -> (Option<i32>, String) {
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (mut printed, mut complained) = (Vec::new(), Vec::new());
+    let ended = async {
+        match tokio::time::timeout(PATIENCE, child.wait()).await {
+            Ok(ended) => Ok(ended.unwrap()),
+            Err(_) => {
+                let seen = witness.await;
+                child.kill().await.unwrap();
+                Err(seen)
+            }
+        }
+    };
+    let (ended, ..) = tokio::join!(ended, out.read_to_end(&mut printed), err.read_to_end(&mut complained));
+    let said = [printed, complained].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let status = ended.unwrap_or_else(|seen| panic!("the program hangs\n{seen}\nit said: {said}"));
+    (status.code(), said)
 }

@@ -96,6 +96,15 @@ impl Scene {
         row.get::<_, Option<String>>(0).unwrap_or_else(|| "NULL".to_owned())
     }
 
+    /// What a look at the server shows of a program that hangs.
+    pub async fn witness(&self) -> String {
+        let sessions = "SELECT string_agg(concat_ws(' ', pid, application_name, state, wait_event, 'since', clock_timestamp() - state_change, 'behind', pg_blocking_pids(pid)::text, query), E'\\n')
+                        FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let runs = "SELECT string_agg(concat_ws(' ', run_id, status, 'round', round, owner, halted, (SELECT string_agg(DISTINCT state, ',') FROM stagemill.chunk c WHERE c.run_id = r.run_id)), E'\\n')
+                    FROM stagemill.run r";
+        format!("sessions:\n{}\nruns:\n{}", self.value(sessions).await, self.value(runs).await)
+    }
+
     /// Crashes or restarts the server; the program goes on meanwhile.
     pub async fn restart(&self, shutdown: Shutdown) {
         let server = Arc::clone(&self.server);

@@ -182,7 +182,8 @@ async fn a_statement_ends_within_half_a_minute_of_a_client_that_vanished_without
     machine.cable("up");
     connection.batch("UPDATE nap SET seconds = 0").await.unwrap();
     let run = value(&connection, "SELECT max(run_id) FROM stagemill.run").await;
-    let (code, said) = ended(machine.start(&server, folder.path(), &["resume", &run])).await;
+    let (code, said) =
+        ended(machine.start(&server, folder.path(), &["resume", &run]), std::future::ready(String::new())).await;
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(value(&connection, "SELECT count(*) FROM target WHERE n = 1 + id").await, "20");
 }
@@ -200,7 +201,7 @@ async fn a_frozen_client_keeps_neither_its_session_nor_its_locks_once_its_statem
     database.execute("BEGIN; SELECT FROM target FOR UPDATE NOWAIT; ROLLBACK; UPDATE nap SET seconds = 0").await;
 
     assert!(signal(&child, Signal::SIGCONT));
-    let (code, said) = ended(child).await;
+    let (code, said) = ended(child, std::future::ready(String::new())).await;
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(database.value("SELECT count(*) FROM target WHERE n = 1 + id").await, "20");
 }

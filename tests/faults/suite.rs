@@ -70,7 +70,7 @@ pub trait Victim {
     /// Does harm; false when the moment for it did not come before the attempt's end.
     async fn strike(&self, fault: Self::Fault, scene: &Scene, attempt: &mut Self::Attempt, dice: &mut Rng) -> bool;
     /// Waits for the attempt's end, and answers with all that it said.
-    async fn end(&self, attempt: Self::Attempt) -> String;
+    async fn end(&self, scene: &Scene, attempt: Self::Attempt) -> String;
 }
 
 /// Injects so many faults, and fails with the seed when a row or an outcome is wrong.
@@ -126,7 +126,7 @@ async fn harm<V: Victim>(victim: &V, scene: &Scene, faults: &[V::Fault], dice: &
                 struck.push(Struck { name: V::name(fault), at });
             }
         }
-        said = victim.end(attempt).await;
+        said = victim.end(scene, attempt).await;
         no_orphans(scene, V::SESSIONS).await;
         let status = scene.value("SELECT status FROM stagemill.run ORDER BY run_id DESC LIMIT 1").await;
         if status.starts_with("COMPLETE") {

@@ -12,10 +12,8 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use indicatif::MultiProgress;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::ConnectArgs,
@@ -30,7 +28,7 @@ pub(crate) struct World {
     pub(crate) bars: MultiProgress,
     /// The log file of the run that is driven.
     pub(crate) log_file: Arc<OnceLock<File>>,
-    stop: OnceLock<watch::Receiver<bool>>,
+    stop: OnceLock<CancellationToken>,
     /// The run whose chunks are in flight; 0 for none.
     in_flight: Arc<AtomicI64>,
 }
@@ -84,9 +82,9 @@ impl World {
         error.exit().into()
     }
 
-    /// Turns true when somebody asks for an end (Ctrl-C, SIGTERM). From the first call on, the first signal only asks; the second one ends the
+    /// Cancelled when somebody asks for an end (Ctrl-C, SIGTERM). From the first call on, the first signal only asks; the second one ends the
     /// process at once, and the server rolls back what is in flight.
-    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+    pub(crate) fn stop(&self) -> CancellationToken {
         self.stop.get_or_init(|| listen(self.bars.clone(), Arc::clone(&self.in_flight))).clone()
     }
 
@@ -101,10 +99,10 @@ impl World {
         what: &str,
         work: impl Future<Output = Result<T, CliError>>,
     ) -> Result<T, CliError> {
-        let mut stop = self.stop();
+        let stop = self.stop();
         tokio::select! {
             done = work => done,
-            Ok(_) = stop.wait_for(|asked| *asked) => Err(CliError::Interrupted(format!("interrupted: {what}"))),
+            () = stop.cancelled() => Err(CliError::Interrupted(format!("interrupted: {what}"))),
         }
     }
 }
@@ -117,8 +115,9 @@ pub(crate) fn say(bars: &MultiProgress, text: &str) {
     });
 }
 
-fn listen(bars: MultiProgress, in_flight: Arc<AtomicI64>) -> watch::Receiver<bool> {
-    let (asked, receiver) = watch::channel(false);
+fn listen(bars: MultiProgress, in_flight: Arc<AtomicI64>) -> CancellationToken {
+    let asked = CancellationToken::new();
+    let stop = asked.clone();
     tokio::spawn(async move {
         let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
         let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
@@ -131,7 +130,7 @@ fn listen(bars: MultiProgress, in_flight: Arc<AtomicI64>) -> watch::Receiver<boo
                 _ = terminate.recv() => {}
             }
             let run = in_flight.load(Ordering::Relaxed);
-            if asked.send_replace(true) {
+            if asked.is_cancelled() {
                 let next = if run > 0 {
                     format!("\n  stagemill resume {run}    goes on with the rest")
                 } else {
@@ -140,12 +139,13 @@ fn listen(bars: MultiProgress, in_flight: Arc<AtomicI64>) -> watch::Receiver<boo
                 say(&bars, &format!("ended at once; the server rolls back what was in flight{next}"));
                 std::process::exit(Exit::Interrupted as i32);
             }
+            asked.cancel();
             if run > 0 {
                 say(&bars, "stopping: what is in flight finishes; once more ends at once and rolls it back");
             }
         }
     });
-    receiver
+    stop
 }
 
 /// Where a text goes.

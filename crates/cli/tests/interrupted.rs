@@ -1,10 +1,14 @@
 //! Ctrl-C: once lets what is in flight finish, twice ends at once; neither loses or repeats a row.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Db, send, wait};
+use crate::support::{Db, JOB, send, wait};
 
 const ONE_PROCESSED: &str = "EXISTS (SELECT FROM stagemill.chunk WHERE state = 'PROCESSED')";
 
@@ -50,7 +54,7 @@ fn a_second_interrupt_ends_at_once_and_the_server_rolls_back() {
     db.wait_until("count(*) = 2 FROM stagemill.chunk WHERE state = 'ASSIGNED'");
     let start = Instant::now();
     send(&run, Signal::SIGINT);
-    std::thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     send(&run, Signal::SIGINT);
     let run = wait(run);
     assert_eq!(run.code, Some(130), "{run:?}");
@@ -64,17 +68,39 @@ fn a_second_interrupt_ends_at_once_and_the_server_rolls_back() {
 #[test]
 fn a_run_interrupted_while_it_is_planned_leaves_nothing_open() {
     let db = Db::with_rows(40);
-    db.sql("CREATE FUNCTION dawdle(id bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN true; END $$");
-    db.file(
-        "job.json",
-        &crate::support::JOB.replace("\"public.stage\" }", "\"public.stage\", \"where\": \"dawdle(stage.id)\" }"),
-    );
-    let run = db.start(&["run", "job.json"]);
-    db.wait_until("EXISTS (SELECT FROM stagemill.run WHERE status = 'PLANNING')");
+    let run = planning(&db);
     send(&run, Signal::SIGINT);
     let run = wait(run);
     assert_eq!(run.code, Some(130), "{run:?}");
     assert!(run.err.contains("nothing was applied, start it again"), "{run:?}");
     assert_eq!(db.sql("SELECT status FROM stagemill.run"), "FAILED");
     assert!(db.untouched());
+}
+
+#[test]
+fn a_second_interrupt_ends_a_planning_at_once_that_can_not_be_closed() {
+    let db = Db::with_rows(40);
+    let run = planning(&db);
+    thread::scope(|scope| {
+        scope.spawn(|| db.sql("BEGIN; LOCK TABLE stagemill.run; SELECT pg_sleep(5)"));
+        let lock = "EXISTS (SELECT FROM pg_locks WHERE relation = 'stagemill.run'::regclass AND granted = ";
+        db.wait_until(&format!("{lock} true AND mode = 'AccessExclusiveLock')"));
+        send(&run, Signal::SIGINT);
+        db.wait_until(&format!("{lock} false)"));
+        let start = Instant::now();
+        send(&run, Signal::SIGINT);
+        let run = wait(run);
+        assert_eq!(run.code, Some(130), "{run:?}");
+        assert!(run.err.contains("ended at once"), "{run:?}");
+        assert!(start.elapsed() < Duration::from_secs(2), "the lock is held for 5 s");
+    });
+}
+
+/// A run whose planning takes long.
+fn planning(db: &Db) -> Child {
+    db.sql("CREATE FUNCTION dawdle(id bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN true; END $$");
+    db.file("job.json", &JOB.replace("\"public.stage\" }", "\"public.stage\", \"where\": \"dawdle(stage.id)\" }"));
+    let run = db.start(&["run", "job.json"]);
+    db.wait_until("EXISTS (SELECT FROM stagemill.run WHERE status = 'PLANNING')");
+    run
 }

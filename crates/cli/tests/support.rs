@@ -19,6 +19,9 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 /// The repository's example jobs.
 pub(crate) const JOBS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../jobs");
 
+/// What has not ended after this hangs.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// A database of a test's own, and a folder for its files.
 pub(crate) struct Db {
     pub(crate) url: String,
@@ -173,7 +176,16 @@ pub(crate) fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
 }
 
-pub(crate) fn wait(child: Child) -> Ended {
+/// Waits for the end of what was started, which comes soon.
+pub(crate) fn wait(mut child: Child) -> Ended {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > LONGEST {
+            child.kill().unwrap();
+            panic!("it hangs: {:?}", ended(child.wait_with_output().unwrap()));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
     ended(child.wait_with_output().unwrap())
 }
 

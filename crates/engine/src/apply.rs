@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     chunk::Item,
     failure::{Class, Failure},
@@ -47,8 +49,8 @@ pub struct Worker<'a> {
 pub struct Stop {
     /// No chunk is started, and no statement runs, after this.
     pub deadline: Option<Instant>,
-    /// Set when somebody asks for an end.
-    pub asked: Option<tokio::sync::watch::Receiver<bool>>,
+    /// Cancelled when somebody asks for an end.
+    pub asked: CancellationToken,
 }
 
 /// Without a deadline a statement's own timeout is the bound.
@@ -60,7 +62,7 @@ const SHORTEST_START: Duration = Duration::from_millis(250);
 impl Stop {
     /// The time that is left; `None` when no chunk should be started any more.
     pub fn time_left(&self) -> Option<Duration> {
-        if self.asked.as_ref().is_some_and(|asked| *asked.borrow()) {
+        if self.asked.is_cancelled() {
             return None;
         }
         match self.deadline {

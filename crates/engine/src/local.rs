@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::{Answer, Step},
@@ -48,8 +49,8 @@ pub struct Driver<'a> {
     pub server: &'a Server,
     /// The name of this process in the ledger: the run's owner.
     pub worker: &'a str,
-    /// Set to true to ask for an end.
-    pub stop: watch::Receiver<bool>,
+    /// Cancelled to ask for an end.
+    pub stop: CancellationToken,
     /// Told of each chunk.
     pub report: &'a (dyn Fn(Report<'_>) + Sync),
 }
@@ -66,7 +67,7 @@ impl Driver<'_> {
         let mut control = Some(control);
         while answer.status == Step::Round {
             self.round(&run, &answer, &mut control).await;
-            if *self.stop.borrow()
+            if self.stop.is_cancelled()
                 && let Some(summary) = self.interrupted(&run).await?
             {
                 return Ok(Ended::Interrupted(summary));
@@ -140,7 +141,7 @@ impl Driver<'_> {
         board: &watch::Sender<Board>,
         session: &mut Option<Connection>,
     ) -> Option<(Item, u32)> {
-        let (mut seen, mut stop) = (board.subscribe(), self.stop.clone());
+        let mut seen = board.subscribe();
         loop {
             let mut taken = None;
             board.send_if_modified(|board| {
@@ -150,14 +151,14 @@ impl Driver<'_> {
             if taken.is_some() {
                 return taken;
             }
-            if board.borrow().is_over() || *stop.borrow() {
+            if board.borrow().is_over() || self.stop.is_cancelled() {
                 return None;
             }
             // Whoever waits keeps no session from others.
             *session = None;
             tokio::select! {
                 changed = seen.changed() => changed.ok()?,
-                asked = asked(&mut stop) => asked,
+                () = self.stop.cancelled() => {}
             }
         }
     }
@@ -165,9 +166,8 @@ impl Driver<'_> {
     /// Looks after the run, and tells the board how fast it may go, until the round is over.
     async fn look_after(&self, run: &Run, board: &watch::Sender<Board>, control: &mut Option<Connection>) {
         let mut seen = board.subscribe();
-        let mut stop = self.stop.clone();
         let (mut failed, mut tuning) = (0, run.spec.parallelism.is_auto());
-        while !board.borrow().is_over() && !*stop.borrow() {
+        while !board.borrow().is_over() && !self.stop.is_cancelled() {
             let began = Instant::now();
             match self.look(run, board, control).await {
                 Ok(tended) => {
@@ -193,7 +193,7 @@ impl Driver<'_> {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = over => {}
-                () = asked(&mut stop) => {}
+                () = self.stop.cancelled() => {}
             }
         }
     }
@@ -284,7 +284,7 @@ impl Driver<'_> {
             None => self.server.connect(&format!("stagemill:{}:worker", run.id)).await?,
         };
         let connection = session.insert(connection);
-        let stop = Stop { deadline: None, asked: Some(self.stop.clone()) };
+        let stop = Stop { deadline: None, asked: self.stop.clone() };
         apply::item(Worker { connection, run, name, rank: Some(rank) }, item, &stop, report).await
     }
 
@@ -315,10 +315,7 @@ impl Driver<'_> {
 ///
 /// # Errors
 /// The last failure, when it is not passing, has not passed in time, or somebody asks for an end.
-pub async fn persist<T>(
-    attempt: impl AsyncFn() -> Result<T, Failure>,
-    stop: &watch::Receiver<bool>,
-) -> Result<T, Failure> {
+pub async fn persist<T>(attempt: impl AsyncFn() -> Result<T, Failure>, stop: &CancellationToken) -> Result<T, Failure> {
     let mut tries = 0;
     loop {
         match attempt().await {
@@ -335,18 +332,10 @@ pub async fn persist<T>(
 }
 
 /// Waits before a retry; breaks off when somebody asks for an end.
-async fn wait(class: Class, tries: u32, stop: &watch::Receiver<bool>) -> std::ops::ControlFlow<()> {
+async fn wait(class: Class, tries: u32, stop: &CancellationToken) -> std::ops::ControlFlow<()> {
     let pause: Duration = Backoff::of(class).wait(tries.saturating_sub(1), fastrand::f64());
-    let mut stop = stop.clone();
     tokio::select! {
         () = tokio::time::sleep(pause) => std::ops::ControlFlow::Continue(()),
-        () = asked(&mut stop) => std::ops::ControlFlow::Break(()),
-    }
-}
-
-/// Waits until somebody asks for an end. A sender that is gone can't ask any more.
-async fn asked(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|asked| *asked).await.is_err() {
-        std::future::pending::<()>().await;
+        () = stop.cancelled() => std::ops::ControlFlow::Break(()),
     }
 }

@@ -32,5 +32,5 @@ pub fn margin() -> Result<Duration, Failure> {
 /// The end of an invocation's work.
 pub fn stop(context: &Context, margin: Duration) -> Stop {
     let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(margin);
-    Stop { deadline: Some(Instant::now() + left), asked: None }
+    Stop { deadline: Some(Instant::now() + left), ..Stop::default() }
 }

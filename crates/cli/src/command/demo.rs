@@ -164,8 +164,7 @@ impl Demo {
         world.print(&format!(
             "\nThe server is kept until Ctrl-C. In another terminal:\n  export DATABASE_URL={url}\n  stagemill status\n  psql $DATABASE_URL"
         ))?;
-        // A sender that is gone can't ask any more.
-        let _ = world.stop().wait_for(|asked| *asked).await;
+        world.stop().cancelled().await;
         world.say("the server is gone");
         Ok(())
     }

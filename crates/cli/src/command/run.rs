@@ -73,7 +73,7 @@ pub(crate) async fn start(starting: &Starting<'_>, show: &Show) -> Result<local:
 async fn plan(starting: &Starting<'_>, owner: &str) -> Result<Started, CliError> {
     let Starting { world, server, job, .. } = *starting;
     let dead = if starting.abandon { DeadRun::Abandon } else { DeadRun::Keep };
-    let (stop, mut asked) = (world.stop(), world.stop());
+    let stop = world.stop();
     let planned = local::persist(
         async || {
             let connection = server.connect("stagemill:plan").await?;
@@ -82,10 +82,9 @@ async fn plan(starting: &Starting<'_>, owner: &str) -> Result<Started, CliError>
         &stop,
     );
     let planned = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(interrupted(server, owner).await),
         planned = planned => planned,
-        Ok(_) = asked.wait_for(|asked| *asked) => {
-            return Err(interrupted(server, owner).await);
-        }
     };
     match planned {
         Ok(started) => Ok(started),
