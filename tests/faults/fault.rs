@@ -140,7 +140,9 @@ async fn too_many(scene: &Scene, dice: &mut Rng) -> bool {
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'stagemill%'";
     let struck = connection.batch(&format!("ALTER DATABASE {DATABASE} CONNECTION LIMIT 0; {end}")).await.is_ok();
     pause(dice, 300..1_200).await;
-    connection.batch(&format!("ALTER DATABASE {DATABASE} CONNECTION LIMIT -1")).await.is_ok() && struck
+    // A crash that follows must not take this back.
+    let lift = format!("SET synchronous_commit = on; ALTER DATABASE {DATABASE} CONNECTION LIMIT -1");
+    connection.batch(&lift).await.is_ok() && struck
 }
 
 /// Takes rows from the last to the first, one by one: the workers come the other way.
