@@ -114,11 +114,8 @@ impl<'a> Progress<'a> {
             }
             Report::Pace { allowed, held } => {
                 tracing::info!(target: FILE_ONLY, run = self.run, allowed, held, "{}", held.map_or_else(|| many(i64::from(*allowed), "chunk at a time", "chunks at a time"), |why| format!("held back: {why}")));
-                if let Ok(mut counters) = self.counters.held.lock() {
-                    if let (Some(why), None) = (held, &*counters) {
-                        self.world.say(&format!("held back: {why}"));
-                    }
-                    *counters = held.map(str::to_owned);
+                if let (Some(why), None) = (held, self.counters.note_hold(*held)) {
+                    self.world.say(&format!("held back: {why}"));
                 }
                 self.counters.sessions.store(i64::from(*allowed), Relaxed);
             }
@@ -190,6 +187,12 @@ impl Counters {
         let applied = self.applied.load(Relaxed);
         let seconds = self.started.elapsed().as_secs_f64() / applied as f64 * (self.chunks - self.done()) as f64;
         (applied > 0).then(|| whole_duration(seconds.ceil()))
+    }
+
+    /// Takes note of why none is started, for whoever draws. Returns what was noted before. Nothing may be said with the note in hand: the bar is
+    /// drawn by a thread of its own, which reads it and meanwhile lets nobody else write.
+    fn note_hold(&self, why: Option<&str>) -> Option<String> {
+        self.held.lock().ok().and_then(|mut noted| std::mem::replace(&mut *noted, why.map(str::to_owned)))
     }
 
     fn retries(&self) -> i64 {
@@ -304,7 +307,36 @@ fn state(run: &stagemill_engine::ledger::summary::Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use indicatif::{InMemoryTerm, MultiProgress, ProgressDrawTarget};
+
     use super::*;
+    use crate::args::ConnectArgs;
+
+    #[test]
+    fn a_hold_is_said_while_the_bar_is_drawn() {
+        let mut world = World::new(ConnectArgs::default());
+        let terminal = ProgressDrawTarget::term_like_with_hz(Box::new(InMemoryTerm::new(4, 80)), 255);
+        world.bars = MultiProgress::with_draw_target(terminal);
+        // What hangs must not keep this test.
+        let world: &'static World = Box::leak(Box::new(world));
+        let progress = Progress::start(world, "job", 1, &Tally::default(), true);
+        let bar = bar(world, "job", &progress.counters);
+        let drawn = bar.clone();
+        std::thread::spawn(move || {
+            while !drawn.is_finished() {
+                drawn.force_draw();
+            }
+        });
+        let (ended, all_said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for n in 0..40 {
+                progress.report(&Report::Pace { allowed: 1, held: (n % 2 == 0).then_some("by a test") });
+            }
+            let _ = ended.send(());
+        });
+        all_said.recv_timeout(Duration::from_secs(30)).expect("it hangs");
+        bar.finish();
+    }
 
     #[test]
     fn a_line_says_how_far_it_is_and_how_long_it_takes() {
