@@ -321,15 +321,18 @@ mod tests {
         let world: &'static World = Box::leak(Box::new(world));
         let progress = Progress::start(world, "job", 1, &Tally::default(), true);
         let bar = bar(world, "job", &progress.counters);
-        let drawn = bar.clone();
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let (drawn, there) = (bar.clone(), Arc::clone(&both));
         std::thread::spawn(move || {
+            there.wait();
             while !drawn.is_finished() {
                 drawn.force_draw();
             }
         });
         let (ended, all_said) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            for n in 0..40 {
+            both.wait();
+            for n in 0..100 {
                 progress.report(&Report::Pace { allowed: 1, held: (n % 2 == 0).then_some("by a test") });
             }
             let _ = ended.send(());
