@@ -342,6 +342,19 @@ async fn a_run_that_finds_its_parallelism_itself_applies_every_row_once() {
 }
 
 #[tokio::test]
+async fn what_auto_counted_before_a_hold_says_nothing_after_it() {
+    let database = Database::with(INCREMENTS).await;
+    let limits = r#", "parallelism": "auto", "limits": {"sql": "SELECT EXISTS (SELECT FROM busy)"}"#;
+    database.planned(&increments(limits), "me").await;
+    let counted = r#"{"held_since": 1, "tuner": {"looks": 7, "active": 9, "window": [1, 100, 20]}}"#;
+    database.execute(&format!("UPDATE stagemill.run SET tuning = '{counted}'")).await;
+    let run = ledger::run::load(&database.connection, 1).await.unwrap();
+    gate::tend(&database.connection, &run, gate::EVERY).await.unwrap();
+    let left = "SELECT concat_ws(' ', tuning -> 'held_since', tuning #> '{tuner,looks}', tuning #> '{tuner,window}') FROM stagemill.run";
+    assert_eq!(database.value(left).await, "null 0 null");
+}
+
+#[tokio::test]
 async fn check_names_a_limit_that_would_never_hold_or_always() {
     let database = Database::with(INCREMENTS).await;
     let findings = async |limits: &str| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use stagemill_engine::{
     apply::{self, Stop, Worker},
     chunk::Item,
-    failure::Class,
+    failure::{Class, Failure},
     ledger::{
         self,
         chunk::{Claim, Claimed},
@@ -114,6 +114,17 @@ async fn a_chunk_that_is_applied_is_never_claimed_again() {
         let claimed = ledger::chunk::claim(&database.connection, 1, (1, round), "late", None).await.unwrap();
         assert!(matches!(claimed, Claim::NotDue), "{claimed:?}");
     }
+}
+
+#[tokio::test]
+async fn a_chunk_of_a_halted_run_is_not_claimed() {
+    let database = Database::with(INCREMENTS).await;
+    database.planned(&job(JOB), "me").await;
+    let why = Failure::new(Class::Stopped, "stopped by a test");
+    assert!(ledger::run::stop(&database.connection, 1, &why).await.unwrap());
+    let claimed = ledger::chunk::claim(&database.connection, 1, (1, 1), "late", None).await.unwrap();
+    assert!(matches!(claimed, Claim::RunClosed), "{claimed:?}");
+    assert_eq!(database.value("SELECT max(attempt) FROM stagemill.chunk").await, "0");
 }
 
 #[tokio::test]
