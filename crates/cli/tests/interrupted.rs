@@ -94,6 +94,11 @@ fn a_second_interrupt_ends_a_planning_at_once_that_can_not_be_closed() {
         assert!(run.err.contains("ended at once"), "{run:?}");
         assert!(start.elapsed() < Duration::from_secs(2), "the lock is held for 5 s");
     });
+    db.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'stagemill%')");
+    db.fails(&["run", "job.json"], 5, &["status PLANNING", "which is gone", "stagemill run job.json --abandon"]);
+    db.sql("CREATE OR REPLACE FUNCTION dawdle(id bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true'");
+    assert!(db.ok(&["run", "job.json", "--abandon"]).contains("COMPLETE"));
+    assert!(db.applied_once());
 }
 
 /// A run whose planning takes long.

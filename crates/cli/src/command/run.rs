@@ -82,6 +82,7 @@ async fn plan(starting: &Starting<'_>, owner: &str) -> Result<Started, CliError>
         &stop,
     );
     let planned = tokio::select! {
+        // The wish first: it also ends the wait for a retry, whose failure is then no cause.
         biased;
         () = stop.cancelled() => return Err(interrupted(server, owner).await),
         planned = planned => planned,
